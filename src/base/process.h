@@ -1,0 +1,77 @@
+#pragma once
+
+// Running other programs: PostgreSQL's tools, a key command, a scratch server.
+//
+// A child gets the environment of this process plus what is asked for, no file descriptor but 0, 1
+// and 2, and default signal handling. Secrets go in by stdin or environment, never by argv.
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/file.h"
+
+namespace holdfast::base {
+
+/// An operating system account.
+struct User {
+  std::string name;
+  uid_t uid = 0;
+  gid_t gid = 0;
+};
+std::optional<User> find_user(const std::string& name);
+bool running_as_root();
+
+struct Command {
+  std::vector<std::string> argv;  ///< argv[0] is looked up in PATH
+  fs::path directory;             ///< working directory; empty: ours
+  std::vector<std::pair<std::string, std::string>> environment;  ///< added to ours
+  std::string input;              ///< what the child reads from stdin
+  std::optional<User> user;       ///< whom to become; only root can
+};
+
+struct Outcome {
+  int status = 0;  ///< exit status, or 128 + the signal that ended it
+  std::string output;
+  std::string errors;
+};
+
+/// Runs to the end and collects both outputs. Throws only if the program cannot be started at all.
+Outcome run(const Command& command);
+/// Runs to the end; throws Error(io) with the last lines of stderr unless the status is 0.
+std::string run_checked(const Command& command);
+
+/// A program that runs while we do something else. Ended (SIGTERM, then SIGKILL) by the destructor.
+class Child {
+ public:
+  /// Both outputs are appended to `log`; stdin is empty.
+  Child(const Command& command, const fs::path& log);
+  ~Child();
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  pid_t pid() const { return pid_; }
+  void signal(int number) const;
+  /// The exit status if it has ended (128 + signal if killed), without waiting.
+  std::optional<int> finished();
+  /// Waits for the end; nullopt if it is still running after `limit`.
+  std::optional<int> wait_for(std::chrono::milliseconds limit);
+  int wait();
+
+ private:
+  pid_t pid_ = -1;
+  std::optional<int> status_;
+};
+
+/// Goes on in a process of its own, detached from this one and its terminal: `work` runs there and
+/// nowhere else. Must be called while this process has a single thread.
+void run_detached(void (*work)(void*), void* argument);
+
+/// The path of the running program itself; throws if it cannot be found out (TRAPS WF17).
+fs::path own_program();
+
+}  // namespace holdfast::base

@@ -1,0 +1,62 @@
+#include "operations/backup.h"
+
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/workers.h"
+#include "cli/command.h"
+
+namespace holdfast::cli {
+
+namespace {
+
+using base::Code;
+
+void print_damage(const operations::BackupInfo& backup) {
+  for (const operations::DamagedFile& file : backup.damaged) {
+    std::string pages;
+    for (const std::uint64_t page : file.first) {
+      pages += (pages.empty() ? "" : ", ") + std::to_string(page);
+    }
+    print_warning(fmt::format("\"{}\" has {} damaged pages: {}{}", file.path, file.pages, pages,
+                              file.pages > file.first.size() ? ", ..." : ""));
+  }
+}
+
+void backup(Invocation& invocation, const operations::BackupRequest& request) {
+  const operations::Configuration configuration = invocation.configuration();
+  const operations::Site site = operations::open_site(configuration, invocation.cluster);
+  base::catch_interrupts();
+  operations::BackupInfo made;
+  const base::Timestamp begun = base::now();
+  with_progress(invocation, [&](base::Progress& progress) {
+    made = operations::take_backup(site, request, progress);
+  });
+  print_damage(made);
+  if (made.is_damaged()) invocation.exit_status = base::info(Code::damaged).exit_status;
+  if (invocation.json) return print_json(operations::to_json(made));
+  std::cout << fmt::format(
+      "{} backup {} of {} in {}: {} in {} files, {} stored\n"
+      "It can be restored to {} ({}) and, as far as WAL is archived, to any later moment.\n",
+      made.is_damaged() ? "DAMAGED" : "Took", made.id.text, made.place.cluster,
+      base::to_string_short(base::now() - begun), base::size_text(made.bytes), made.files,
+      base::size_text(made.stored_bytes), base::to_string(made.stopped),
+      postgres::to_string(made.stop));
+}
+
+}  // namespace
+
+void add_backup(CLI::App& app, Invocation& invocation) {
+  const auto request = std::make_shared<operations::BackupRequest>();
+  CLI::App* command =
+      add_command(app, invocation, "backup", "Take a backup now",
+                  {Code::damaged, Code::busy, Code::unreachable, Code::foreign, Code::no_space,
+                   Code::wal_missing},
+                  [&invocation, request] { backup(invocation, *request); });
+  command->add_option("--label", request->label, "What PostgreSQL shall call the backup")
+      ->type_name("TEXT");
+  add_workers(*command, request->workers);
+}
+
+}  // namespace holdfast::cli

@@ -1,0 +1,210 @@
+#include "cli/command.h"
+
+#include <unistd.h>
+
+#include <condition_variable>
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/workers.h"
+
+namespace holdfast::cli {
+
+namespace {
+
+using base::Code;
+using base::Error;
+
+std::string bar_text(const base::Progress::Snapshot& now, std::chrono::steady_clock::duration since) {
+  const double seconds = std::chrono::duration<double>(since).count();
+  const auto done = static_cast<double>(now.done);
+  if (now.total == 0) return now.phase;
+  const double share = std::min(1.0, done / static_cast<double>(now.total));
+  constexpr int width = 24;
+  const auto filled = static_cast<std::size_t>(share * width);
+  std::string text = fmt::format("{} [{}{}] {:3.0f}%  {} of {}", now.phase, std::string(filled, '='),
+                                 std::string(width - filled, ' '), share * 100,
+                                 base::size_text(now.done), base::size_text(now.total));
+  if (seconds > 0.5 && now.done > 0) {
+    const double rate = done / seconds;
+    const double left = (static_cast<double>(now.total) - done) / rate;
+    text += fmt::format("  {}/s", base::size_text(static_cast<std::uint64_t>(rate)));
+    if (share < 1) {
+      text += fmt::format("  {} left", base::to_string_short(base::Microseconds(
+                                           static_cast<base::Microseconds::rep>(left * 1e6))));
+    }
+  }
+  return text;
+}
+
+/// Draws the bar until it is destroyed, and prints warnings above it.
+class ProgressDisplay {
+ public:
+  ProgressDisplay(base::Progress& progress, bool draw) : progress_(progress), draw_(draw) {
+    thread_ = std::jthread([this](const std::stop_token& stop) {
+      std::mutex mutex;
+      std::condition_variable_any woken;
+      std::unique_lock lock(mutex);
+      while (!woken.wait_for(lock, stop, std::chrono::milliseconds(200), [] { return false; }) &&
+             !stop.stop_requested()) {
+        show();
+      }
+    });
+  }
+  ~ProgressDisplay() {
+    thread_.request_stop();
+    thread_.join();
+    if (drawn_) std::fputs("\r\033[K", stderr);
+    drawn_ = false;
+    for (const std::string& warning : progress_.take_warnings()) print_warning(warning);
+  }
+  ProgressDisplay(const ProgressDisplay&) = delete;
+  ProgressDisplay& operator=(const ProgressDisplay&) = delete;
+
+ private:
+  void show() {
+    const auto now = progress_.snapshot();
+    if (now.phase != phase_) {
+      phase_ = now.phase;
+      begun_ = std::chrono::steady_clock::now();
+    }
+    for (const std::string& warning : progress_.take_warnings()) {
+      if (drawn_) std::fputs("\r\033[K", stderr);
+      print_warning(warning);
+    }
+    if (!draw_) return;
+    std::fputs(fmt::format("\r\033[K{}", bar_text(now, std::chrono::steady_clock::now() - begun_))
+                   .c_str(),
+               stderr);
+    std::fflush(stderr);
+    drawn_ = true;
+  }
+
+  base::Progress& progress_;
+  bool draw_;
+  bool drawn_ = false;
+  std::string phase_;
+  std::chrono::steady_clock::time_point begun_;
+  std::jthread thread_;
+};
+
+}  // namespace
+
+operations::Configuration Invocation::configuration() const {
+  return operations::read_configuration(operations::find_configuration(config));
+}
+
+std::string exit_status_help(std::initializer_list<Code> codes) {
+  std::string text = "EXIT STATUS\n    0  done\n";
+  for (const Code code : codes) {
+    text += fmt::format("  {:3}  {}\n", base::info(code).exit_status, base::info(code).meaning);
+  }
+  return text + "  others: see docs/exit-status.md";
+}
+
+CLI::App* add_command(CLI::App& parent, Invocation& invocation, const std::string& name,
+                      const std::string& description, std::initializer_list<Code> codes,
+                      std::function<void()> run) {
+  CLI::App* command = parent.add_subcommand(name, description);
+  command->add_flag("--json", invocation.json, "Print the result as JSON");
+  command->add_option("--cluster", invocation.cluster, "Which cluster, if there are several")
+      ->type_name("NAME");
+  command->footer(exit_status_help(codes));
+  command->callback(std::move(run));
+  return command;
+}
+
+void add_workers(CLI::App& command, unsigned& workers) {
+  workers = base::default_workers();
+  command.add_option("--workers", workers, "Threads to use; one per processor by default")
+      ->type_name("N")
+      ->check(CLI::Range(1, 256));
+}
+
+void print_error(const Invocation& invocation, const Error& error) {
+  const base::CodeInfo& code = base::info(error.code());
+  if (invocation.json) {
+    nlohmann::json document = {{"error", code.name},
+                               {"message", error.message()},
+                               {"transient", code.transient},
+                               {"exit_status", code.exit_status}};
+    if (!error.hint().empty()) document["hint"] = error.hint();
+    std::fputs((document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n").c_str(),
+               stdout);
+  }
+  std::fputs(fmt::format("holdfast: {}\n", error.message()).c_str(), stderr);
+  if (!error.hint().empty()) std::fputs(fmt::format("hint: {}\n", error.hint()).c_str(), stderr);
+}
+
+void print_warning(const std::string& message) {
+  std::fputs(fmt::format("warning: {}\n", message).c_str(), stderr);
+}
+
+void print_json(const nlohmann::json& document) {
+  std::fputs((document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n").c_str(),
+             stdout);
+}
+
+void with_progress(const Invocation& invocation, const std::function<void(base::Progress&)>& work) {
+  base::Progress progress;
+  const ProgressDisplay display(progress, ::isatty(STDERR_FILENO) == 1 && !invocation.json);
+  work(progress);
+}
+
+bool confirmed(const std::string& question) {
+  if (::isatty(STDIN_FILENO) != 1) return false;
+  std::fputs(fmt::format("{} [y/N] ", question).c_str(), stderr);
+  std::string answer;
+  std::getline(std::cin, answer);
+  return answer == "y" || answer == "yes";
+}
+
+namespace {
+
+/// For PostgreSQL a restore_command that ends with 1 to 125 has not found the file, and recovery is over
+/// (pitfall B31). So a `wal fetch` that could not even be understood must not end like that.
+int failure(int argc, char** argv, Code code) {
+  for (int i = 1; i + 1 < argc; ++i) {
+    if (std::string_view(argv[i]) == "wal" && std::string_view(argv[i + 1]) == "fetch") return 200;
+  }
+  return base::info(code).exit_status;
+}
+
+}  // namespace
+
+int run(int argc, char** argv) {
+  Invocation invocation;
+  CLI::App app{"Holdfast: disaster recovery for PostgreSQL that proves itself.", "holdfast"};
+  app.set_version_flag("--version", "holdfast " HOLDFAST_VERSION);
+  app.add_option("--config", invocation.config,
+                 "Configuration file; else $HOLDFAST_CONFIG, ./holdfast.toml or "
+                 "/etc/holdfast/holdfast.toml")
+      ->type_name("FILE");
+  app.require_subcommand(1);
+  app.fallthrough();
+  for (const auto add : {add_init, add_backup, add_list, add_restore, add_verify, add_wal, add_doctor,
+                         add_demo}) {
+    add(app, invocation);
+  }
+  app.footer("Each command has its own --help.");
+  try {
+    app.parse(argc, argv);
+    return invocation.exit_status;
+  } catch (const CLI::Success& done) {
+    return app.exit(done);  // --help, --version
+  } catch (const CLI::ParseError& wrong) {
+    print_error(invocation, Error(Code::usage, wrong.what(), "see `holdfast --help`"));
+    return failure(argc, argv, Code::usage);
+  } catch (const Error& error) {
+    print_error(invocation, error);
+    return failure(argc, argv, error.code());
+  } catch (const std::exception& error) {
+    print_error(invocation, Error(Code::internal, fmt::format("internal error: {}", error.what()),
+                                  "please report this"));
+    return failure(argc, argv, Code::internal);
+  }
+}
+
+}  // namespace holdfast::cli

@@ -1,0 +1,62 @@
+#pragma once
+
+// What the commands share: the options that all of them take, how they end, how they speak.
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "base/error.h"
+#include "base/report.h"
+#include "operations/catalog.h"
+
+namespace holdfast::cli {
+
+/// One run of the program.
+struct Invocation {
+  std::string config;          ///< --config
+  std::string cluster;         ///< --cluster
+  bool json = false;           ///< --json
+  int exit_status = 0;         ///< what the command wants to end with
+
+  operations::Configuration configuration() const;
+};
+
+/// The EXIT STATUS section of a command's help: 0, and the given codes.
+std::string exit_status_help(std::initializer_list<base::Code> codes);
+
+/// Adds a command, with --json and --cluster, that runs `run`.
+CLI::App* add_command(CLI::App& parent, Invocation& invocation, const std::string& name,
+                      const std::string& description, std::initializer_list<base::Code> codes,
+                      std::function<void()> run);
+
+/// --workers, by default one per processor.
+void add_workers(CLI::App& command, unsigned& workers);
+
+/// Prints an error in PostgreSQL's voice ("holdfast: could not ...", "hint: ..."), or as JSON.
+void print_error(const Invocation& invocation, const base::Error& error);
+void print_warning(const std::string& message);
+void print_json(const nlohmann::json& document);
+
+/// Shows `progress` on stderr while `work` runs, if stderr is a terminal; prints its warnings as they
+/// come.
+void with_progress(const Invocation& invocation, const std::function<void(base::Progress&)>& work);
+
+/// "yes" to a question on the terminal. Without a terminal the answer is no.
+bool confirmed(const std::string& question);
+
+// The commands, one file each.
+void add_init(CLI::App& app, Invocation& invocation);
+void add_backup(CLI::App& app, Invocation& invocation);
+void add_list(CLI::App& app, Invocation& invocation);
+void add_restore(CLI::App& app, Invocation& invocation);
+void add_wal(CLI::App& app, Invocation& invocation);
+void add_verify(CLI::App& app, Invocation& invocation);
+void add_doctor(CLI::App& app, Invocation& invocation);
+void add_demo(CLI::App& app, Invocation& invocation);
+
+/// Parses and runs; returns the exit status.
+int run(int argc, char** argv);
+
+}  // namespace holdfast::cli

@@ -1,0 +1,10 @@
+#include "cli/command.h"
+
+namespace holdfast::cli {
+
+void add_verify(CLI::App& app, Invocation& invocation) {
+  static_cast<void>(app);
+  static_cast<void>(invocation);
+}
+
+}  // namespace holdfast::cli

@@ -1,0 +1,113 @@
+#include <unistd.h>
+
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/workers.h"
+#include "cli/command.h"
+#include "operations/wal_fetch.h"
+#include "operations/wal_push.h"
+
+namespace holdfast::cli {
+
+namespace {
+
+using base::Code;
+using base::Error;
+
+/// What restore_command must return so that the server stops instead of taking the end of WAL for
+/// reached: any status of 1 to 125 means "there is no such file" (pitfall B31).
+constexpr int fetch_failed = 200;
+constexpr int fetch_absent = 1;
+
+void push(const Invocation& invocation, const std::string& path) {
+  const operations::Configuration configuration = invocation.configuration();
+  const operations::Site site = operations::open_site(configuration, invocation.cluster);
+  const operations::PushOutcome outcome =
+      operations::push_wal(site, path, std::min(4U, base::default_workers()));
+  if (invocation.json) {
+    print_json({{"file", outcome.name}, {"bytes", outcome.bytes}, {"was_there", outcome.was_there}});
+  }
+}
+
+struct FetchOptions {
+  std::string name;
+  std::string destination;
+  std::string system;
+};
+
+bool fetch_once(const Invocation& invocation, const FetchOptions& options) {
+  const operations::Configuration configuration = invocation.configuration();
+  const operations::Site site = operations::open_site(configuration, invocation.cluster);
+  return operations::fetch_wal(site, {options.system, options.name, options.destination, true});
+}
+
+/// A standby waits for ever for what may come; a server in recovery must be stopped.
+bool fetch_patiently(const Invocation& invocation, const FetchOptions& options) {
+  const bool standby = base::status_of("standby.signal").has_value();
+  auto pause = std::chrono::milliseconds(500);
+  while (true) {
+    try {
+      return fetch_once(invocation, options);
+    } catch (const Error& error) {
+      if (!standby) throw;
+      if (error.code() == Code::wal_missing) {
+        print_error(invocation, error);
+        return false;  // to a standby a hole is "not yet": streaming may fill it
+      }
+      if (!base::info(error.code()).transient) throw;
+      print_error(invocation, error);
+    }
+    std::this_thread::sleep_for(pause);
+    pause = std::min(pause * 2, std::chrono::milliseconds(30000));
+  }
+}
+
+void fetch(Invocation& invocation, const FetchOptions& options) {
+  try {
+    if (!fetch_patiently(invocation, options)) invocation.exit_status = fetch_absent;
+  } catch (const Error& error) {
+    print_error(invocation, error);
+    invocation.exit_status = fetch_failed;
+  } catch (const std::exception& error) {
+    print_error(invocation, Error(Code::internal, error.what()));
+    invocation.exit_status = fetch_failed;
+  }
+}
+
+}  // namespace
+
+void add_wal(CLI::App& app, Invocation& invocation) {
+  CLI::App* wal = app.add_subcommand("wal", "Archive and fetch WAL: archive_command, restore_command");
+  wal->require_subcommand(1);
+  wal->fallthrough();
+
+  const auto path = std::make_shared<std::string>();
+  CLI::App* push_command = add_command(
+      *wal, invocation, "push", "Store a WAL file: archive_command = 'holdfast wal push %p'",
+      {Code::foreign, Code::conflict, Code::corrupt, Code::no_space, Code::key},
+      [&invocation, path] { push(invocation, *path); });
+  push_command->add_option("path", *path, "What PostgreSQL puts for %p")->required()->type_name("PATH");
+
+  const auto options = std::make_shared<FetchOptions>();
+  CLI::App* fetch_command = add_command(
+      *wal, invocation, "fetch", "Fetch a WAL file: restore_command = 'holdfast wal fetch %f %p'", {},
+      [&invocation, options] { fetch(invocation, *options); });
+  fetch_command->add_option("name", options->name, "What PostgreSQL puts for %f")
+      ->required()
+      ->type_name("NAME");
+  fetch_command->add_option("destination", options->destination, "What PostgreSQL puts for %p")
+      ->required()
+      ->type_name("PATH");
+  fetch_command->add_option("--system", options->system, "The system identifier; the newest by default")
+      ->type_name("ID");
+  fetch_command->footer(
+      "EXIT STATUS\n"
+      "    0  fetched\n"
+      "    1  the repository provably has no such file, and none behind it: recovery may end\n"
+      "  200  anything else: PostgreSQL must stop, not promote");
+}
+
+}  // namespace holdfast::cli

@@ -1,0 +1,26 @@
+#pragma once
+
+// `backup`: the state of a cluster, copied while it runs.
+//
+// The order of things is the safety of it: take the lease; pg_backup_start; copy every file, pg_control
+// last; pg_backup_stop; make the WAL between the two durable in the repository; write the map; look
+// whether everything is there; and only then write backup.json (INV-1). Whatever fails before that
+// leaves nothing that could be taken for a backup, and what was stored is removed again.
+
+#include <string>
+
+#include "base/report.h"
+#include "operations/catalog.h"
+
+namespace holdfast::operations {
+
+struct BackupRequest {
+  std::string label = "holdfast";
+  unsigned workers = 1;
+};
+
+/// Takes a backup. A cluster whose pages are damaged is backed up all the same; the result says so,
+/// and so do the catalog and the exit status of the command.
+BackupInfo take_backup(const Site& site, const BackupRequest& request, base::Progress& progress);
+
+}  // namespace holdfast::operations

@@ -1,0 +1,71 @@
+#pragma once
+
+// The backups of a cluster, as operations think of them: what backup.json means.
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "operations/configuration.h"
+#include "postgres/control_file.h"
+#include "postgres/lsn.h"
+#include "repository/backups.h"
+#include "repository/repository.h"
+
+namespace holdfast::operations {
+
+/// Pages of one file that failed their checksums and stood still.
+struct DamagedFile {
+  std::string path;
+  std::uint64_t pages = 0;             ///< how many
+  std::vector<std::uint64_t> first;    ///< the numbers of the first few
+};
+
+struct BackupInfo {
+  repository::BackupId id;
+  repository::ClusterPlace place;
+  base::Timestamp started;             ///< by the server's clock
+  base::Timestamp stopped;             ///< the backup can be restored to this moment and later ones
+  postgres::Lsn start;                 ///< replay begins here
+  postgres::Lsn stop;                  ///< and is consistent from here on
+  postgres::Timeline timeline;
+  postgres::SegmentSize segment_size;
+  int server_version = 0;              ///< 150020
+  std::string time_zone;               ///< the server's TimeZone setting
+  bool checksums = false;              ///< the cluster has them, so each page was checked
+  std::uint64_t files = 0;
+  std::uint64_t bytes = 0;             ///< of the cluster, without what is left out
+  std::uint64_t stored_bytes = 0;      ///< that this backup added to the repository
+  std::vector<DamagedFile> damaged;
+
+  bool is_damaged() const { return !damaged.empty(); }
+};
+
+nlohmann::json to_json(const BackupInfo& backup);
+/// Throws Error(corrupt) if a member is missing or makes no sense (TRAPS RC11: stop before start, ...).
+BackupInfo backup_info(const nlohmann::json& document, const repository::ClusterPlace& place);
+
+/// A repository and the cluster in it that a command is about.
+struct Site {
+  const Configuration& configuration;
+  const ClusterConfiguration& cluster;
+  repository::Repository repository;
+};
+Site open_site(const Configuration& configuration, const std::string& cluster);
+
+struct UnreadableBackup {
+  repository::BackupId id;
+  std::string why;
+};
+
+/// All committed backups of a cluster, over all its systems (pg_upgrade makes a new one), in the order
+/// of their stop times; and those whose backup.json cannot be trusted.
+struct Catalog {
+  std::vector<BackupInfo> backups;
+  std::vector<UnreadableBackup> unreadable;
+};
+Catalog read_catalog(const Site& site);
+
+}  // namespace holdfast::operations

@@ -1,0 +1,255 @@
+#include "operations/configuration.h"
+
+#define TOML_EXCEPTIONS 1
+#include <toml++/toml.h>
+
+#include <cstdlib>
+#include <set>
+
+#include "base/error.h"
+#include "repository/repository.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+
+[[noreturn]] void refuse(const base::fs::path& path, const toml::source_region& where,
+                         std::string_view why, std::string hint = {}) {
+  throw Error(Code::configuration,
+              fmt::format("{}:{}: {}", path.string(), where.begin.line, why), std::move(hint));
+}
+
+std::string joined(const std::set<std::string_view>& names) {
+  std::string text;
+  for (const std::string_view name : names) {
+    if (!text.empty()) text += ", ";
+    text += name;
+  }
+  return text;
+}
+
+/// One table of the file: every key must be asked for, or it is unknown.
+class Section {
+ public:
+  Section(const base::fs::path& path, const toml::table& table, std::string name)
+      : path_(path), table_(table), name_(std::move(name)) {}
+
+  std::string text(std::string_view key) {
+    known_.insert(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return {};
+    const auto value = node->value<std::string>();
+    if (!node->is_string()) {
+      refuse(path_, node->source(), fmt::format("\"{}\" must be text in quotes", key));
+    }
+    if (value->empty()) refuse(path_, node->source(), fmt::format("\"{}\" is empty", key));
+    return *value;
+  }
+
+  std::string required(std::string_view key) {
+    std::string value = text(key);
+    if (value.empty()) {
+      refuse(path_, table_.source(), fmt::format("[{}] needs \"{}\"", name_, key));
+    }
+    return value;
+  }
+
+  void refuse_other_keys() const {
+    for (const auto& [key, node] : table_) {
+      if (known_.contains(key.str())) continue;
+      refuse(path_, node.source(), fmt::format("unknown key \"{}\" in [{}]", key.str(), name_),
+             "it may have: " + joined(known_));
+    }
+  }
+
+  const toml::source_region& where() const { return table_.source(); }
+
+ private:
+  const base::fs::path& path_;
+  const toml::table& table_;
+  std::string name_;
+  std::set<std::string_view> known_;
+};
+
+ClusterConfiguration read_cluster(const base::fs::path& path, const std::string& name,
+                                  const toml::table& table) {
+  Section section(path, table, "cluster." + name);
+  if (!repository::is_cluster_name(name)) {
+    refuse(path, section.where(), fmt::format("\"{}\" cannot be the name of a cluster", name),
+           "use letters, digits, \"-\" and \"_\"");
+  }
+  ClusterConfiguration cluster;
+  cluster.name = name;
+  const std::string kind = section.text("kind");
+  if (!kind.empty() && kind != "postgres") {
+    refuse(path, section.where(), fmt::format("unknown kind \"{}\"", kind), "use \"postgres\"");
+  }
+  cluster.connection = section.required("connection");
+  cluster.data_directory = section.required("data_directory");
+  if (!cluster.data_directory.is_absolute()) {
+    refuse(path, section.where(), "data_directory must be an absolute path");
+  }
+  section.refuse_other_keys();
+  return cluster;
+}
+
+RepositoryConfiguration read_repository(const base::fs::path& path, const std::string& name,
+                                        const toml::table& table) {
+  Section section(path, table, "repository." + name);
+  RepositoryConfiguration repository;
+  repository.name = name;
+  repository.url = section.required("url");
+  repository.key.key_file = section.text("key_file");
+  repository.key.key_command = section.text("key_command");
+  const std::string encryption = section.text("encryption");
+  section.refuse_other_keys();
+  if (!repository.key.key_file.empty() && !repository.key.key_command.empty()) {
+    refuse(path, section.where(), "key_file and key_command exclude each other");
+  }
+  if (!encryption.empty() && encryption != "none") {
+    refuse(path, section.where(), fmt::format("unknown encryption \"{}\"", encryption),
+           "leave it out for AES-256-GCM, or set it to \"none\"");
+  }
+  if (encryption == "none") {
+    if (!repository.key.empty()) {
+      refuse(path, section.where(), "encryption = \"none\" and a key exclude each other");
+    }
+    return repository;
+  }
+  if (repository.key.empty()) {
+    const char* passphrase = std::getenv("HOLDFAST_PASSPHRASE");
+    if (passphrase != nullptr) repository.key.passphrase = passphrase;
+  }
+  return repository;
+}
+
+void refuse_unknown_sections(const base::fs::path& path, const toml::table& root) {
+  for (const auto& [key, node] : root) {
+    if (key.str() == "cluster" || key.str() == "repository") continue;
+    refuse(path, node.source(), fmt::format("unknown key \"{}\"", key.str()),
+           "a configuration has [cluster.NAME] and [repository.NAME]");
+  }
+}
+
+}  // namespace
+
+const ClusterConfiguration& Configuration::cluster(const std::string& name) const {
+  if (name.empty()) {
+    if (clusters.size() == 1) return clusters.front();
+    throw Error(Code::usage,
+                fmt::format("cannot tell which cluster is meant: {} has {}", path.string(),
+                            clusters.size()),
+                "name it with --cluster");
+  }
+  for (const ClusterConfiguration& each : clusters) {
+    if (each.name == name) return each;
+  }
+  throw Error(Code::not_found, fmt::format("cannot find cluster \"{}\" in {}", name, path.string()));
+}
+
+const RepositoryConfiguration& Configuration::repository() const { return repositories.front(); }
+
+base::fs::path find_configuration(const std::string& given) {
+  const auto must_exist = [](const std::string& path, std::string_view source) {
+    if (base::status_of(path)) return base::fs::absolute(path);
+    throw Error(Code::configuration,
+                fmt::format("could not read \"{}\" ({}): there is no such file", path, source),
+                "create it with `holdfast init`");
+  };
+  if (!given.empty()) return must_exist(given, "--config");
+  const char* variable = std::getenv("HOLDFAST_CONFIG");
+  if (variable != nullptr && *variable != '\0') return must_exist(variable, "HOLDFAST_CONFIG");
+  for (const char* path : {"holdfast.toml", "/etc/holdfast/holdfast.toml"}) {
+    if (base::status_of(path)) return base::fs::absolute(path);
+  }
+  throw Error(Code::configuration,
+              "could not find a configuration: there is neither ./holdfast.toml nor "
+              "/etc/holdfast/holdfast.toml",
+              "create one with `holdfast init`, or name it with --config");
+}
+
+Configuration read_configuration(const base::fs::path& path) {
+  return parse_configuration(base::text(base::read_existing_file(path)), path);
+}
+
+Configuration parse_configuration(std::string_view text, const base::fs::path& path) {
+  toml::table root;
+  try {
+    root = toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    refuse(path, error.source(), error.description());
+  }
+  refuse_unknown_sections(path, root);
+  Configuration configuration;
+  configuration.path = path;
+  const auto each_table = [&](std::string_view kind, const auto& read) {
+    const toml::table* tables = root.get_as<toml::table>(kind);
+    if (tables == nullptr) {
+      throw Error(Code::configuration, fmt::format("{}: there is no [{}.NAME]", path.string(), kind));
+    }
+    for (const auto& [name, node] : *tables) {
+      const toml::table* table = node.as_table();
+      if (table == nullptr) {
+        refuse(path, node.source(),
+               fmt::format("\"{}\" stands outside of a [{}.NAME]", name.str(), kind));
+      }
+      read(std::string(name.str()), *table);
+    }
+  };
+  each_table("cluster", [&](const std::string& name, const toml::table& table) {
+    configuration.clusters.push_back(read_cluster(path, name, table));
+  });
+  each_table("repository", [&](const std::string& name, const toml::table& table) {
+    configuration.repositories.push_back(read_repository(path, name, table));
+  });
+  if (configuration.repositories.size() > 1) {
+    throw Error(Code::configuration,
+                fmt::format("{}: cannot use more than one repository yet", path.string()));
+  }
+  return configuration;
+}
+
+namespace {
+
+std::string quoted(const std::string& value) {
+  std::string out = "\"";
+  for (const char c : value) {
+    if (c == '"' || c == '\\') out += '\\';
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
+
+}  // namespace
+
+std::string write_configuration(const ClusterConfiguration& cluster,
+                                const RepositoryConfiguration& repository) {
+  std::string text = fmt::format(
+      "[cluster.{}]\n"
+      "connection = {}\n"
+      "data_directory = {}\n"
+      "\n"
+      "[repository.{}]\n"
+      "url = {}\n",
+      cluster.name, quoted(cluster.connection), quoted(cluster.data_directory.string()),
+      repository.name, quoted(repository.url));
+  if (!repository.key.key_file.empty()) {
+    text += fmt::format("key_file = {}\n", quoted(repository.key.key_file));
+  } else if (!repository.key.key_command.empty()) {
+    text += fmt::format("key_command = {}\n", quoted(repository.key.key_command));
+  } else if (repository.key.passphrase.empty()) {
+    text += "encryption = \"none\"\n";
+  } else {
+    text += "# The passphrase is read from HOLDFAST_PASSPHRASE.\n";
+  }
+  return text;
+}
+
+}  // namespace holdfast::operations

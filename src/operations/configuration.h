@@ -1,0 +1,52 @@
+#pragma once
+
+// holdfast.toml: what a user tells Holdfast about clusters and repositories.
+//
+// Every key that is understood does something; every other key is an error with its line (TRAPS CC10,
+// CC11). Secrets are not in it: it names a key file or a command that prints the key.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "repository/keys.h"
+
+namespace holdfast::operations {
+
+struct ClusterConfiguration {
+  std::string name;
+  std::string connection;       ///< libpq connection string
+  base::fs::path data_directory;
+};
+
+struct RepositoryConfiguration {
+  std::string name;
+  std::string url;
+  repository::KeySource key;    ///< empty only with encryption = "none"
+};
+
+struct Configuration {
+  base::fs::path path;          ///< absolute
+  std::vector<ClusterConfiguration> clusters;
+  std::vector<RepositoryConfiguration> repositories;
+
+  /// The cluster of that name, or the only one if `name` is empty.
+  const ClusterConfiguration& cluster(const std::string& name) const;
+  const RepositoryConfiguration& repository() const;
+};
+
+/// The file to use: `given`, else $HOLDFAST_CONFIG, ./holdfast.toml, /etc/holdfast/holdfast.toml.
+/// Throws Error(configuration) if none of these exists.
+base::fs::path find_configuration(const std::string& given);
+
+/// Reads and checks a file. The passphrase of a repository without key_file and key_command is taken
+/// from $HOLDFAST_PASSPHRASE.
+Configuration read_configuration(const base::fs::path& path);
+Configuration parse_configuration(std::string_view text, const base::fs::path& path);
+
+/// The text of a new file, as `init` writes it.
+std::string write_configuration(const ClusterConfiguration& cluster,
+                                const RepositoryConfiguration& repository);
+
+}  // namespace holdfast::operations

@@ -1,0 +1,180 @@
+#include "operations/initialize.h"
+
+#include "base/error.h"
+#include "operations/source.h"
+#include "postgres/session.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+
+constexpr std::string_view local_connection = "host=/var/run/postgresql dbname=postgres";
+
+/// The data directory as the server names it; needs a connection.
+std::string ask_data_directory(const std::string& connection) {
+  try {
+    postgres::Session session(connection);
+    const auto directory = session.setting("data_directory");
+    if (directory) return *directory;
+    throw Error(Code::permission, "the server does not tell its data directory");
+  } catch (const Error& error) {
+    throw error.with_context("could not find out the data directory")
+        .with_hint("start the server and run this as the user who owns it (usually postgres), or name "
+                   "the server with --connection and --data-directory");
+  }
+}
+
+ClusterConfiguration describe_cluster(const InitRequest& request) {
+  ClusterConfiguration cluster;
+  cluster.name = request.cluster;
+  if (!repository::is_cluster_name(cluster.name)) {
+    throw Error(Code::usage, fmt::format("cannot use \"{}\" as the name of a cluster", cluster.name),
+                "use letters, digits, \"-\" and \"_\"");
+  }
+  cluster.connection =
+      request.connection.empty() ? std::string(local_connection) : request.connection;
+  cluster.data_directory = request.data_directory.empty() ? ask_data_directory(cluster.connection)
+                                                          : request.data_directory;
+  if (!cluster.data_directory.is_absolute()) {
+    cluster.data_directory = base::fs::absolute(cluster.data_directory);
+  }
+  return cluster;
+}
+
+RepositoryConfiguration describe_repository(const InitRequest& request) {
+  RepositoryConfiguration repository;
+  repository.name = "local";
+  repository.url = request.repository.empty() ? "file:///var/lib/holdfast" : request.repository;
+  repository.key = request.key;
+  if (request.encrypt && repository.key.empty()) {
+    repository.key.key_file =
+        (base::fs::absolute(request.configuration).parent_path() / "holdfast.key").string();
+  }
+  if (!repository.key.key_file.empty()) {
+    repository.key.key_file = base::fs::absolute(repository.key.key_file).string();
+  }
+  if (!request.encrypt && !repository.key.empty()) {
+    base::fail(Code::usage, "a key and --no-encryption exclude each other");
+  }
+  return repository;
+}
+
+Configuration read_or_describe(const InitRequest& request, InitOutcome& outcome) {
+  if (base::status_of(request.configuration)) {
+    Configuration configuration = read_configuration(base::fs::absolute(request.configuration));
+    const bool other = (!request.connection.empty() || !request.data_directory.empty() ||
+                        !request.repository.empty() || !request.key.empty());
+    if (other) {
+      outcome.notes.push_back(fmt::format("{} exists and is used as it is; the other options are not",
+                                          configuration.path.string()));
+    }
+    return configuration;
+  }
+  Configuration configuration;
+  configuration.path = base::fs::absolute(request.configuration);
+  configuration.clusters.push_back(describe_cluster(request));
+  configuration.repositories.push_back(describe_repository(request));
+  return configuration;
+}
+
+std::string make_kit(const Configuration& configuration, const repository::Repository& repository,
+                     const base::Secret& key) {
+  return fmt::format(
+      "Holdfast recovery kit. Keep it away from this machine and from the repository.\n"
+      "Whoever has it and the repository can read everything in it; without it, and without\n"
+      "the key file or passphrase, nobody can.\n"
+      "\n"
+      "  repository   {}\n"
+      "  id           {}\n"
+      "  key          {}\n"
+      "\n"
+      "On a bare machine with PostgreSQL and holdfast installed, as the user postgres:\n"
+      "\n"
+      "  install -m 600 /dev/stdin holdfast.key    # paste the key above, then Ctrl-D\n"
+      "  cat > holdfast.toml <<'END'\n"
+      "{}"
+      "END\n"
+      "  holdfast list\n"
+      "  holdfast restore /var/lib/postgresql/restored\n",
+      configuration.repository().url, repository.id(), repository::key_text(key),
+      [&] {
+        RepositoryConfiguration with_kit = configuration.repository();
+        with_kit.key = {};
+        with_kit.key.key_file = "holdfast.key";
+        return write_configuration(configuration.clusters.front(), with_kit);
+      }());
+}
+
+/// Opens the repository, or makes it.
+repository::Repository provide_repository(const Configuration& configuration, InitOutcome& outcome) {
+  const RepositoryConfiguration& wanted = configuration.repository();
+  auto store = store::open_store(wanted.url);
+  if (repository::Repository::exists(*store)) {
+    return repository::Repository::open(std::move(store), wanted.key);
+  }
+  if (!wanted.key.key_file.empty() && !base::status_of(wanted.key.key_file)) {
+    repository::make_key_file(wanted.key.key_file);
+    outcome.made_key_file = true;
+    outcome.key_file = wanted.key.key_file;
+  }
+  auto created = repository::Repository::create(std::move(store), wanted.key);
+  outcome.made_repository = true;
+  if (created.key) outcome.recovery_kit = make_kit(configuration, created.repository, *created.key);
+  return std::move(created.repository);
+}
+
+void register_systems(const Configuration& configuration, repository::Repository& repository,
+                      const InitRequest& request, InitOutcome& outcome) {
+  for (const ClusterConfiguration& cluster : configuration.clusters) {
+    const postgres::ControlFile control =
+        postgres::read_control_file(cluster.data_directory).control;
+    const repository::ClusterPlace place{cluster.name, postgres::to_string(control.system_id)};
+    outcome.system_id = place.system_id;
+    if (repository.is_registered(place)) continue;
+    const auto known = repository.systems(cluster.name);
+    if (!known.empty() && !request.new_system) {
+      throw Error(Code::foreign,
+                  fmt::format("cannot use system {} as cluster {}: the repository knows it as system "
+                              "{}",
+                              place.system_id, cluster.name, known.back()),
+                  "if this is the cluster after pg_upgrade or initdb, add --new-system; else give it "
+                  "another name with --cluster");
+    }
+    outcome.registered = repository.register_system(place, cluster.data_directory.string());
+  }
+}
+
+}  // namespace
+
+InitOutcome initialize(const InitRequest& request) {
+  InitOutcome outcome;
+  const Configuration configuration = read_or_describe(request, outcome);
+  outcome.configuration = configuration.path;
+  // Everything that can be wrong with the cluster is found out before anything is made.
+  for (const ClusterConfiguration& cluster : configuration.clusters) {
+    postgres::read_control_file(cluster.data_directory);
+    try {
+      postgres::Session session(cluster.connection);
+      matching_control_file(cluster, session);
+    } catch (const Error& error) {
+      if (error.code() != Code::unreachable) throw;
+      outcome.notes.push_back(error.message());
+    }
+  }
+  repository::Repository repository = provide_repository(configuration, outcome);
+  register_systems(configuration, repository, request, outcome);
+  if (!base::status_of(configuration.path)) {
+    base::make_directories(configuration.path.parent_path(), 0755);
+    base::replace_file(configuration.path,
+                       base::view(write_configuration(configuration.clusters.front(),
+                                                      configuration.repository())),
+                       0644);
+    outcome.wrote_configuration = true;
+  }
+  return outcome;
+}
+
+}  // namespace holdfast::operations

@@ -1,0 +1,27 @@
+#pragma once
+
+// The files that tell a restored server to recover: backup_label, tablespace_map, recovery.signal,
+// settings, and configuration that the source kept outside of its data directory.
+
+#include <map>
+#include <string>
+
+#include "operations/restore_plan.h"
+#include "repository/page_map.h"
+
+namespace holdfast::operations {
+
+struct RecoveryFilesRequest {
+  base::fs::path directory;
+  std::map<std::string, base::fs::path> tablespaces;  ///< by link: "pg_tblspc/16390"
+  std::string action;
+};
+
+/// Writes them into a restored directory. Not synced: the restore syncs all at once.
+void write_recovery_files(const Site& site, const RestorePlan& plan,
+                          const repository::BackupMap& map, const RecoveryFilesRequest& request);
+
+/// The restore_command for backups of one system: absolute paths, quoted for the shell.
+std::string restore_command(const Site& site, const std::string& system_id);
+
+}  // namespace holdfast::operations

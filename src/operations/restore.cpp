@@ -1,0 +1,212 @@
+#include "operations/restore.h"
+
+#include <fcntl.h>
+#include <signal.h>
+
+#include <charconv>
+
+#include "base/error.h"
+#include "operations/recovery_files.h"
+#include "postgres/control_file.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+using base::fs::path;
+
+/// Stands in a directory while it is being restored, and names the backup.
+constexpr std::string_view marker = "holdfast.restore";
+
+bool holds_nothing(const path& directory) {
+  const auto names = base::directory_names(directory);
+  return !names || names->empty();
+}
+
+/// The first line of postmaster.pid is the process of the server on a data directory.
+bool is_running(const path& directory) {
+  const auto bytes = base::read_file(directory / "postmaster.pid");
+  if (!bytes) return false;
+  const std::string_view text = base::text(*bytes);
+  pid_t pid = 0;
+  std::from_chars(text.data(), text.data() + text.size(), pid);
+  return pid > 0 && (::kill(pid, 0) == 0 || errno == EPERM);
+}
+
+void check_directory(const path& directory, bool delta) {
+  const auto status = base::status_of(directory);
+  if (!status) return;
+  if (!S_ISDIR(status->st_mode)) {
+    base::fail(Code::refused, "cannot restore into \"{}\": it is not a directory", directory.string());
+  }
+  if (holds_nothing(directory)) return;
+  const auto unfinished = base::read_file(directory / marker);
+  if (!delta) {
+    throw Error(Code::refused,
+                fmt::format("cannot restore into \"{}\": it is not empty", directory.string()),
+                unfinished ? "it holds an unfinished restore; --delta finishes it"
+                           : "choose another directory, or use --delta to make this one right: all "
+                             "in it that the backup does not have is removed");
+  }
+  if (is_running(directory)) {
+    throw Error(Code::refused,
+                fmt::format("cannot restore into \"{}\": a server is running on it",
+                            directory.string()),
+                "stop it first");
+  }
+  // --delta removes what the backup does not have, so it must not be let loose on a home directory.
+  if (!unfinished && !base::status_of(directory / "PG_VERSION")) {
+    base::fail(Code::refused,
+               "cannot restore into \"{}\": it is neither empty nor a data directory",
+               directory.string());
+  }
+}
+
+class RestoreRun {
+ public:
+  RestoreRun(const Site& site, const RestoreOptions& options, RestorePlan plan,
+             base::Progress& progress)
+      : site_(site),
+        options_(options),
+        plan_(std::move(plan)),
+        progress_(progress),
+        backups_(site.repository, plan_.backup.place),
+        directory_(base::fs::absolute(options.directory).lexically_normal()) {
+    if (!directory_.has_filename()) directory_ = directory_.parent_path();
+  }
+
+  RestoreOutcome run() {
+    const base::Timestamp begun = base::now();
+    check_directory(directory_, options_.delta);
+    map_ = backups_.read_map(plan_.backup.id);
+    place_tablespaces();
+    const bool was_empty = holds_nothing(directory_);
+    try {
+      make_unstartable();
+      write_all();
+      make_durable();
+      finish();
+    } catch (...) {
+      if (was_empty && !options_.delta) remove_remains();
+      throw;
+    }
+    RestoreOutcome outcome{std::move(plan_), directory_, files_, base::now() - begun, {}};
+    outcome.notes = outcome.plan.notes;
+    return outcome;
+  }
+
+ private:
+  void place_tablespaces();
+  void make_unstartable();
+  void write_all();
+  void make_durable();
+  void finish();
+  void remove_remains();
+
+  const Site& site_;
+  const RestoreOptions& options_;
+  RestorePlan plan_;
+  base::Progress& progress_;
+  repository::Backups backups_;
+  path directory_;
+  repository::BackupMap map_;
+  std::map<std::string, path> tablespaces_;
+  RestoreFilesResult files_;
+};
+
+void RestoreRun::place_tablespaces() {
+  std::map<std::string, path> asked;
+  for (const std::string& mapping : options_.tablespaces) {
+    const std::size_t equals = mapping.rfind('=');
+    const path to = equals == std::string::npos ? "" : mapping.substr(equals + 1);
+    if (!to.is_absolute()) {
+      throw Error(Code::usage, fmt::format("cannot use \"{}\" as a tablespace mapping", mapping),
+                  "write it as OID=/new/directory or /old/directory=/new/directory");
+    }
+    asked[mapping.substr(0, equals)] = to;
+  }
+  for (const repository::LinkedDirectory& link : map_.links) {
+    path to = link.location;
+    for (const std::string& key : {link.path.substr(link.path.rfind('/') + 1), link.location}) {
+      const auto found = asked.find(key);
+      if (found == asked.end()) continue;
+      to = found->second;
+      asked.erase(found);
+    }
+    if (!options_.delta && !holds_nothing(to)) {
+      throw Error(Code::refused,
+                  fmt::format("cannot restore tablespace {} into \"{}\": it is not empty",
+                              link.path.substr(link.path.rfind('/') + 1), to.string()),
+                  fmt::format("choose a place for it: --tablespace {}=/new/directory",
+                              link.path.substr(link.path.rfind('/') + 1)));
+    }
+    tablespaces_[link.path] = to;
+  }
+  if (!asked.empty()) {
+    base::fail(Code::usage, "cannot map tablespace \"{}\": the backup has no such tablespace",
+               asked.begin()->first);
+  }
+}
+
+void RestoreRun::make_unstartable() {
+  base::make_directories(directory_);
+  const path control = directory_ / "global" / "pg_control";
+  if (base::fs::remove(control)) base::sync_directory(control.parent_path());
+  base::replace_file(directory_ / marker, base::view(plan_.backup.id.text + "\n"));
+}
+
+void RestoreRun::write_all() {
+  files_ = restore_files(site_.repository, backups_, map_,
+                         {directory_, tablespaces_, options_.delta, options_.workers}, progress_);
+  write_recovery_files(site_, plan_, map_, {directory_, tablespaces_, options_.action});
+}
+
+void RestoreRun::make_durable() {
+  progress_.begin("making it durable", 0);
+  base::sync_file_system(directory_);
+  for (const auto& [link, location] : tablespaces_) base::sync_file_system(location);
+}
+
+void RestoreRun::finish() {
+  const repository::Attachment* control = map_.attachment("pg_control");
+  if (control == nullptr) base::fail(Code::corrupt, "the backup's map holds no pg_control");
+  base::fs::remove(directory_ / marker);
+  const path name = directory_ / "global" / "pg_control";
+  // The owner must be right before the name is: replace_file keeps neither.
+  const path beside = directory_ / "global" / "pg_control.holdfast";
+  base::replace_file(beside, postgres::without_checkpoint(control->content));
+  for (const repository::DirectoryEntry& each : map_.directories) {
+    if (each.path == "global") give_to(beside, each.owner);
+  }
+  base::fs::rename(beside, name);
+  base::sync_directory(name.parent_path());
+  base::sync_directory(directory_);
+}
+
+/// The directory was empty before, so all in it is ours.
+void RestoreRun::remove_remains() {
+  std::error_code ignored;
+  for (const auto& [link, location] : tablespaces_) {
+    for (const auto& entry : base::fs::directory_iterator(location, ignored)) {
+      base::fs::remove_all(entry.path(), ignored);
+    }
+  }
+  for (const auto& entry : base::fs::directory_iterator(directory_, ignored)) {
+    base::fs::remove_all(entry.path(), ignored);
+  }
+}
+
+}  // namespace
+
+RestoreOutcome restore(const Site& site, const RestoreOptions& options, base::Progress& progress) {
+  progress.begin("choosing a backup", 0);
+  if (options.action != "promote" && options.action != "pause" && options.action != "shutdown") {
+    base::fail(Code::usage, "cannot use \"{}\" as an action: it is promote, pause or shutdown",
+               options.action);
+  }
+  return RestoreRun(site, options, plan_restore(site, options.request), progress).run();
+}
+
+}  // namespace holdfast::operations

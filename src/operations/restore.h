@@ -1,0 +1,38 @@
+#pragma once
+
+// `restore`: a data directory that a server can be started on, and that will recover to the target.
+//
+// What makes it safe (INV-8): the directory must be empty (or --delta asked for); global/pg_control is
+// written last, durably, after all else is durable, so that a half-restored directory cannot be
+// started; and its checkpoint is made unusable, so that it cannot be started without backup_label
+// either (pitfall B19). The restored server does not archive until it is told to.
+
+#include <string>
+#include <vector>
+
+#include "base/report.h"
+#include "operations/restore_files.h"
+#include "operations/restore_plan.h"
+
+namespace holdfast::operations {
+
+struct RestoreOptions {
+  base::fs::path directory;
+  RestoreRequest request;
+  std::vector<std::string> tablespaces;  ///< "OID=DIRECTORY" or "OLD-DIRECTORY=DIRECTORY"
+  std::string action = "promote";        ///< at the target: promote, pause or shutdown
+  bool delta = false;
+  unsigned workers = 1;
+};
+
+struct RestoreOutcome {
+  RestorePlan plan;
+  base::fs::path directory;
+  RestoreFilesResult files;
+  base::Microseconds duration{};
+  std::vector<std::string> notes;
+};
+
+RestoreOutcome restore(const Site& site, const RestoreOptions& options, base::Progress& progress);
+
+}  // namespace holdfast::operations

@@ -1,0 +1,221 @@
+#include "operations/restore_plan.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+using postgres::Lsn;
+using postgres::TimelineHistory;
+using Kind = RecoveryTarget::Kind;
+
+std::string describe_windows(const SystemView& system, const TimelineHistory& history) {
+  std::string text;
+  for (const RecoveryWindow& window : recovery_windows(system, history)) {
+    text += (text.empty() ? "the recovery window is " : "; and ") + to_string(window);
+  }
+  return text.empty() ? "there is no recovery window" : text;
+}
+
+/// Finds the backup for one target on one system. Each function answers nullopt if this system has no
+/// backup for it, so that an older one may be asked.
+class Chooser {
+ public:
+  Chooser(const SystemView& system, const TimelineHistory& history, const RestoreRequest& request,
+          const RecoveryTarget& target)
+      : system_(system), history_(history), request_(request), target_(target) {}
+
+  std::optional<RestorePlan> choose() {
+    for (const BackupInfo& backup : system_.backups) {
+      const bool named = request_.backup.has_value();
+      if (named && backup.id.text != *request_.backup) continue;
+      if (!named && backup.is_damaged()) continue;
+      if (named && !history_.passes(backup.timeline, backup.stop)) refuse_fork(backup);
+      if (system_.can_use(backup, history_)) candidates_.push_back(&backup);
+    }
+    if (candidates_.empty()) return std::nullopt;
+    switch (target_.kind) {
+      case Kind::latest: return latest();
+      case Kind::immediate: return plan(*candidates_.back());
+      case Kind::time: return at_time();
+      case Kind::lsn: return at_lsn();
+      case Kind::transaction:
+      case Kind::name: return at_event();
+    }
+    return std::nullopt;
+  }
+
+ private:
+  /// TRAPS WF13: a timeline that was left before the backup ended does not contain it.
+  [[noreturn]] void refuse_fork(const BackupInfo& backup) const {
+    throw Error(Code::outside_window,
+                fmt::format("cannot bring backup {} to timeline {}: it ended on timeline {} at {}, but "
+                            "timeline {} left that one before",
+                            backup.id.text, history_.timeline().value, backup.timeline.value,
+                            postgres::to_string(backup.stop), history_.timeline().value),
+                fmt::format("use --timeline {}", backup.timeline.value));
+  }
+
+  RestorePlan plan(const BackupInfo& backup) const { return {backup, target_, history_, false, {}}; }
+
+  Lsn end_of(const BackupInfo& backup) const {
+    return system_.coverage.contiguous_end(history_, backup.start);
+  }
+
+  RestorePlan latest() const {
+    const BackupInfo& backup = *candidates_.back();
+    const Lsn end = end_of(backup);
+    // Recovery would stop at the hole, promote, and call that the end (TRAPS WF3).
+    if (system_.coverage.has_segment_behind(history_, end)) {
+      const auto hole = postgres::segment_at(
+          history_.timeline_of_segment(end.value / system_.coverage.segment_size().bytes,
+                                       system_.coverage.segment_size()),
+          end, system_.coverage.segment_size());
+      const WalEnd wal = find_wal_end(system_.archive, system_.coverage, history_, backup.stop);
+      throw Error(Code::wal_missing,
+                  fmt::format("cannot restore to the end of WAL: segment {} is missing, and there is "
+                              "WAL behind it",
+                              postgres::file_name(hole, system_.coverage.segment_size())),
+                  wal.last_commit && *wal.last_commit > backup.stopped
+                      ? fmt::format("`--to \"{}\"` restores to just before the hole",
+                                    base::to_string(*wal.last_commit - base::Microseconds(1)))
+                      : "`--to immediate` restores the backup itself");
+    }
+    return plan(backup);
+  }
+
+  /// The newest backup that satisfies `fits`.
+  template <typename Fits>
+  const BackupInfo* newest(Fits fits) const {
+    for (auto each = candidates_.rbegin(); each != candidates_.rend(); ++each) {
+      if (fits(**each)) return *each;
+    }
+    return nullptr;
+  }
+
+  std::optional<RestorePlan> at_time() const {
+    const BackupInfo* backup =
+        newest([&](const BackupInfo& each) { return each.stopped <= target_.time; });
+    if (backup == nullptr) return std::nullopt;
+    const WalEnd wal = find_wal_end(system_.archive, system_.coverage, history_, backup->stop);
+    RestorePlan result = plan(*backup);
+    if (wal.last_commit && target_.time < *wal.last_commit) return result;
+    // Nothing was committed after it that we know of. That is enough only if we know of nothing else:
+    // up to the newest moment that the archive proves.
+    const base::Timestamp proven =
+        std::max(candidates_.back()->stopped, wal.last_commit.value_or(backup->stopped));
+    if (target_.time > proven || system_.coverage.has_segment_behind(history_, end_of(*backup))) {
+      return std::nullopt;
+    }
+    result.replay_everything = true;
+    result.notes.push_back("the last commit in the archive is not after this time: all WAL is replayed");
+    return result;
+  }
+
+  std::optional<RestorePlan> at_lsn() const {
+    const BackupInfo* backup = newest([&](const BackupInfo& each) { return each.stop <= target_.lsn; });
+    if (backup == nullptr || target_.lsn >= end_of(*backup)) return std::nullopt;
+    RestorePlan result = plan(*backup);
+    const WalEnd wal = find_wal_end(system_.archive, system_.coverage, history_, backup->stop);
+    if (target_.lsn < wal.lsn) return result;
+    if (system_.coverage.has_segment_behind(history_, end_of(*backup))) return std::nullopt;
+    result.replay_everything = true;
+    result.notes.push_back("no record follows on this LSN in the archive: all WAL is replayed");
+    return result;
+  }
+
+  /// Looks for the target in the WAL: first in what follows the newest backup, then further back.
+  std::optional<RestorePlan> at_event() const {
+    std::optional<std::uint64_t> last;
+    for (auto each = candidates_.rbegin(); each != candidates_.rend(); ++each) {
+      bool found = false;
+      read_events(
+          system_.archive, system_.coverage, history_, (*each)->stop,
+          [&](const postgres::WalEvent& event) {
+            found = is_target(event);
+            return !found;
+          },
+          last);
+      if (found) return plan(**each);
+      last = (*each)->stop.value / system_.coverage.segment_size().bytes + 1;
+    }
+    return std::nullopt;
+  }
+
+  bool is_target(const postgres::WalEvent& event) const {
+    if (event.kind == postgres::WalEvent::Kind::restore_point) {
+      return target_.kind == Kind::name && event.name == target_.name;
+    }
+    // PostgreSQL stops at the end of a top-level transaction only (recoveryStopsAfter).
+    return target_.kind == Kind::transaction && event.transaction == target_.transaction;
+  }
+
+  const SystemView& system_;
+  const TimelineHistory& history_;
+  const RestoreRequest& request_;
+  const RecoveryTarget& target_;
+  std::vector<const BackupInfo*> candidates_;
+};
+
+void refuse_without_backups(const Site& site, const Catalog& catalog, const RestoreRequest& request) {
+  if (request.backup) {
+    for (const BackupInfo& backup : catalog.backups) {
+      if (backup.id.text == *request.backup) return;
+    }
+    for (const UnreadableBackup& backup : catalog.unreadable) {
+      if (backup.id.text == *request.backup) base::fail(Code::corrupt, "{}", backup.why);
+    }
+    throw Error(Code::not_found,
+                fmt::format("cannot find backup \"{}\" of cluster {}", *request.backup,
+                            site.cluster.name),
+                "`holdfast list` shows the backups");
+  }
+  if (catalog.backups.empty()) {
+    throw Error(Code::not_found,
+                fmt::format("cannot restore: there is no backup of cluster {} in {}{}",
+                            site.cluster.name, site.repository.store().url(),
+                            catalog.unreadable.empty() ? "" : " that can be read"),
+                "take one with `holdfast backup`");
+  }
+}
+
+}  // namespace
+
+RestorePlan plan_restore(const Site& site, const RestoreRequest& request) {
+  const Catalog catalog = read_catalog(site);
+  refuse_without_backups(site, catalog, request);
+  const std::vector<SystemView> systems = view_systems(site, catalog);
+  const std::string zone = catalog.backups.empty() ? "UTC" : catalog.backups.back().time_zone;
+  RecoveryTarget target = parse_target(request.to, zone);
+  target.inclusive = request.inclusive;
+  for (const SystemView& system : systems) {
+    if (request.timeline && !system.coverage.history(*request.timeline) && systems.size() > 1) continue;
+    const TimelineHistory history = system.history(request.timeline);
+    auto plan = Chooser(system, history, request, target).choose();
+    if (!plan) continue;
+    if (!target.assumed_zone.empty()) {
+      plan->notes.push_back(fmt::format("the time was read in the server's zone {}: {}",
+                                        target.assumed_zone, base::to_string(target.time)));
+    }
+    if (plan->backup.is_damaged()) {
+      plan->notes.push_back(fmt::format("backup {} holds damaged pages in {} files",
+                                        plan->backup.id.text, plan->backup.damaged.size()));
+    }
+    return *std::move(plan);
+  }
+  std::string window;
+  for (const SystemView& system : systems) {
+    if (!window.empty()) window += "; for the system before: ";
+    window += describe_windows(system, system.history(request.timeline));
+  }
+  throw Error(Code::outside_window,
+              fmt::format("cannot restore to {}: {}", to_string(target), window),
+              "choose a target in the window; without --to everything is recovered");
+}
+
+}  // namespace holdfast::operations

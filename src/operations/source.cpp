@@ -1,0 +1,92 @@
+#include "operations/source.h"
+
+#include "base/error.h"
+#include "postgres/data_directory.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+
+constexpr int oldest_major = 13;
+constexpr int newest_major = 18;
+
+void check_version(postgres::Session& session) {
+  const int major = session.major_version();
+  if (major >= oldest_major && major <= newest_major) return;
+  base::fail(Code::unsupported, "cannot back up PostgreSQL {}: versions {} to {} are known", major,
+             oldest_major, newest_major);
+}
+
+/// Configuration files by absolute path, without those inside the data directory.
+std::vector<repository::Attachment> outside_configuration(const base::fs::path& data_directory,
+                                                          postgres::Session& session) {
+  const auto rows = session.query(
+      "SELECT DISTINCT f FROM (SELECT sourcefile AS f FROM pg_catalog.pg_file_settings "
+      "UNION ALL SELECT setting FROM pg_catalog.pg_settings "
+      "WHERE name IN ('config_file', 'hba_file', 'ident_file')) AS files "
+      "WHERE f IS NOT NULL ORDER BY f");
+  std::vector<repository::Attachment> files;
+  const std::string inside = data_directory.string() + "/";
+  for (const postgres::Row& row : rows) {
+    const std::string path = base::fs::path(*row[0]).lexically_normal().string();
+    if (!path.starts_with("/") || path.starts_with(inside)) continue;
+    if (auto content = base::read_file(path)) files.push_back({"config" + path, *std::move(content)});
+  }
+  if (files.empty()) return files;
+  for (const char* name : {"config_file", "hba_file", "ident_file"}) {
+    const std::string path = session.setting(name).value_or("");
+    if (!path.starts_with(inside)) files.push_back({name, base::copy(base::view(path))});
+  }
+  return files;
+}
+
+}  // namespace
+
+postgres::ControlFile matching_control_file(const ClusterConfiguration& cluster,
+                                            postgres::Session& session) {
+  postgres::major_version(cluster.data_directory);  // says clearly if this is no data directory
+  const postgres::ControlFile control = postgres::read_control_file(cluster.data_directory).control;
+  const postgres::SystemId server = session.system_id();
+  if (control.system_id != server) {
+    throw Error(Code::foreign,
+                fmt::format("cannot use \"{}\" with this connection: it is the data directory of "
+                            "system {}, but the server is system {}",
+                            cluster.data_directory.string(), postgres::to_string(control.system_id),
+                            postgres::to_string(server)),
+                "data_directory and connection in holdfast.toml must mean the same server");
+  }
+  return control;
+}
+
+Source examine_source(const Site& site, postgres::Session& session) {
+  check_version(session);
+  Source source;
+  source.control = matching_control_file(site.cluster, session);
+  source.place = {site.cluster.name, postgres::to_string(source.control.system_id)};
+  if (!site.repository.is_registered(source.place)) {
+    throw Error(Code::foreign,
+                fmt::format("cannot back up this server as cluster {}: the repository does not know "
+                            "its system {}",
+                            site.cluster.name, source.place.system_id),
+                "if it is this cluster after pg_upgrade or initdb, run `holdfast init --new-system`; "
+                "else give it a cluster of its own");
+  }
+  if (session.in_recovery()) {
+    throw Error(Code::unsupported, "cannot back up a standby",
+                "let connection and data_directory mean the primary");
+  }
+  // What runs without full page writes cannot be mended from torn pages.
+  if (session.setting("full_page_writes") == "off") {
+    throw Error(Code::refused, "cannot back up this server safely: full_page_writes is off",
+                "set full_page_writes = on");
+  }
+  source.version_directory =
+      fmt::format("PG_{}_{}", session.major_version(), source.control.catalog_version);
+  source.configuration_files = outside_configuration(site.cluster.data_directory, session);
+  return source;
+}
+
+}  // namespace holdfast::operations

@@ -1,0 +1,220 @@
+#include "operations/wal_fetch.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+
+#include "base/error.h"
+#include "base/process.h"
+#include "operations/wal_coverage.h"
+#include "postgres/wal_segment.h"
+#include "repository/wal_archive.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+using base::fs::path;
+using postgres::Segment;
+using postgres::SegmentSize;
+using postgres::WalFileName;
+
+constexpr std::string_view spool_name = "holdfast.fetch";
+constexpr int segments_ahead = 8;
+
+postgres::SystemId parse_system(const std::string& text) {
+  postgres::SystemId id;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), id.value);
+  if (failed != std::errc() || end != text.data() + text.size() || text.empty()) {
+    base::fail(Code::usage, "cannot use \"{}\" as a system identifier", text);
+  }
+  return id;
+}
+
+/// Writes beside the destination and renames: nobody sees a part. PostgreSQL syncs what it keeps.
+void publish(base::View bytes, const path& destination) {
+  const path temporary = destination.string() + fmt::format(".holdfast.{}", ::getpid());
+  try {
+    base::write_all(base::open_file(temporary, O_WRONLY | O_CREAT | O_TRUNC), bytes, temporary);
+    base::fs::rename(temporary, destination);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+}
+
+/// One system's WAL, and the place beside pg_wal where segments wait.
+class Fetcher {
+ public:
+  Fetcher(const Site& site, const FetchRequest& request)
+      : request_(request),
+        system_(parse_system(request.system_id)),
+        archive_(site.repository, {site.cluster.name, request.system_id}),
+        store_(site.repository.store()),
+        name_(request.name),
+        spool_(request.destination.parent_path() / spool_name) {
+    const auto parsed = postgres::parse_wal_file_name(request.name);
+    if (!parsed) {
+      throw Error(Code::usage,
+                  fmt::format("cannot fetch \"{}\": this is no name of a WAL file", request.name),
+                  "restore_command should end in: wal fetch %f %p");
+    }
+    parsed_ = *parsed;
+  }
+
+  bool fetch() {
+    const bool segment = parsed_.kind == WalFileName::Kind::segment;
+    if (segment && take_from_spool()) {
+      fetch_ahead();
+      return true;
+    }
+    const auto bytes = archive_.get(name_);
+    if (!bytes) {
+      check_absence();
+      std::error_code ignored;
+      if (segment) base::fs::remove_all(spool_, ignored);
+      return false;
+    }
+    check(name_, *bytes);
+    publish(*bytes, request_.destination);
+    if (segment) fetch_ahead();
+    return true;
+  }
+
+ private:
+  void check(const std::string& name, base::View bytes) {
+    const auto parsed = postgres::parse_wal_file_name(name);
+    if (parsed->kind != WalFileName::Kind::segment) return;
+    try {
+      size_ = postgres::check_segment(bytes, *parsed, system_).size;
+    } catch (const Error& error) {
+      throw error.with_context(fmt::format("cannot use WAL file {} of the repository", name));
+    }
+  }
+
+  /// A spooled segment was checked when it was put there; it is looked at again because the spool may
+  /// have been left by another restore (TRAPS WF9).
+  bool take_from_spool() {
+    const path spooled = spool_ / name_;
+    const auto bytes = base::read_file(spooled);
+    if (!bytes) return false;
+    try {
+      check(name_, *bytes);
+    } catch (const Error&) {
+      ::unlink(spooled.c_str());
+      return false;
+    }
+    return ::rename(spooled.c_str(), request_.destination.c_str()) == 0;
+  }
+
+  /// Throws unless the absence of the file is proof that recovery may end here.
+  void check_absence() const {
+    if (!repository::Repository::exists(store_)) {
+      base::fail(Code::unreachable, "could not look for WAL file {}: the repository at {} is gone",
+                 name_, store_.url());
+    }
+    if (parsed_.kind == WalFileName::Kind::history) return check_history_absence();
+    if (parsed_.kind != WalFileName::Kind::segment) return;
+    const auto size = segment_size();
+    const auto segment = size ? parsed_.segment(*size) : std::nullopt;
+    if (!segment) return;  // the archive is empty
+    const WalCoverage coverage(archive_, *size);
+    for (const postgres::Timeline timeline : coverage.timelines()) {
+      const auto history = coverage.history(timeline);
+      // Only where replay on this history would read this very file.
+      if (!history || !history->contains(segment->timeline) ||
+          history->timeline_of_segment(segment->number, *size) != segment->timeline) {
+        continue;
+      }
+      if (!coverage.has_segment_behind(*history, postgres::end_of(*segment, *size))) continue;
+      throw Error(Code::wal_missing,
+                  fmt::format("cannot find WAL file {} in the repository, though there is WAL behind "
+                              "it: recovery must not end here",
+                              name_),
+                  "restore with a --to before the missing segment, or from a newer backup");
+    }
+  }
+
+  void check_history_absence() const {
+    for (const postgres::Timeline missing :
+         WalCoverage(archive_, segment_size().value_or(SegmentSize{})).missing_histories()) {
+      if (missing != parsed_.timeline) continue;
+      base::fail(Code::wal_missing,
+                 "cannot find {} in the repository, though there is WAL of its timeline or of one "
+                 "that came from it",
+                 name_);
+    }
+  }
+
+  /// From the first segment that can be read.
+  std::optional<SegmentSize> segment_size() const {
+    for (const std::string& timeline : archive_.timelines()) {
+      for (const auto& file : archive_.files(timeline)) {
+        if (file.name.size() != 24) continue;
+        const auto bytes = archive_.get(file.name);
+        if (bytes) return postgres::parse_segment_header(*bytes).size;
+      }
+    }
+    return std::nullopt;
+  }
+
+  void fetch_ahead() {
+    if (!request_.ahead) return;
+    base::run_detached([](void* self) { static_cast<Fetcher*>(self)->fill_spool(); }, this);
+  }
+
+  /// Runs in a process of its own; whatever goes wrong here is found again by who needs the segment.
+  void fill_spool() {
+    base::make_directories(spool_);
+    const base::Fd lock = base::open_file(spool_ / "lock", O_RDWR | O_CREAT);
+    if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return;
+    Segment segment = parsed_.segment(size_).value();
+    for (const std::string& old : base::directory_names(spool_).value_or(
+             std::vector<std::string>{})) {
+      if (old <= name_ && old != "lock") ::unlink((spool_ / old).c_str());
+    }
+    for (int i = 0; i < segments_ahead; ++i) {
+      ++segment.number;
+      const std::string next = postgres::file_name(segment, size_);
+      if (base::status_of(spool_ / next)) continue;
+      const auto bytes = archive_.get(next);
+      if (!bytes) return;
+      check(next, *bytes);
+      publish(*bytes, spool_ / next);
+    }
+  }
+
+  const FetchRequest& request_;
+  postgres::SystemId system_;
+  repository::WalArchive archive_;
+  store::ObjectStore& store_;
+  std::string name_;
+  WalFileName parsed_;
+  SegmentSize size_;   ///< of the segment that was fetched
+  path spool_;
+};
+
+}  // namespace
+
+bool fetch_wal(const Site& site, const FetchRequest& request) {
+  FetchRequest resolved = request;
+  if (resolved.system_id.empty()) {
+    const auto systems = site.repository.systems(site.cluster.name);
+    if (systems.empty()) {
+      base::fail(Code::not_found, "cannot fetch WAL: the repository knows no system of cluster {}",
+                 site.cluster.name);
+    }
+    resolved.system_id = systems.back();
+  } else if (!site.repository.is_registered({site.cluster.name, resolved.system_id})) {
+    base::fail(Code::not_found, "cannot fetch WAL: the repository does not know system {} of cluster {}",
+               resolved.system_id, site.cluster.name);
+  }
+  return Fetcher(site, resolved).fetch();
+}
+
+}  // namespace holdfast::operations

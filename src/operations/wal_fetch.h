@@ -1,0 +1,29 @@
+#pragma once
+
+// `wal fetch`: PostgreSQL's restore_command.
+//
+// The answer "not found" ends recovery and promotes the server, so it is given only on proof (INV-6,
+// pitfall B31): the repository is there, it does not have the file, and nothing behind the file shows
+// that there must have been one. Everything else is an Error, which the command turns into an exit
+// status that makes the server stop.
+//
+// Segments that will be asked for next are fetched ahead by a process of its own into
+// pg_wal/holdfast.fetch, and published there by rename, so what can be seen is whole (pitfall B33).
+
+#include <string>
+
+#include "operations/catalog.h"
+
+namespace holdfast::operations {
+
+struct FetchRequest {
+  std::string system_id;          ///< which system's WAL; empty: the newest one of the cluster
+  std::string name;               ///< %f
+  base::fs::path destination;     ///< %p
+  bool ahead = true;              ///< fetch the next segments too
+};
+
+/// True if the file is at its destination now; false if it provably does not exist.
+bool fetch_wal(const Site& site, const FetchRequest& request);
+
+}  // namespace holdfast::operations

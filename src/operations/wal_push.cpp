@@ -1,0 +1,96 @@
+#include "operations/wal_push.h"
+
+#include "base/error.h"
+#include "postgres/timeline_history.h"
+#include "postgres/wal_segment.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+using postgres::WalFileName;
+
+WalFileName name_of(const base::fs::path& path) {
+  const auto name = postgres::parse_wal_file_name(path.filename().string());
+  if (!name) {
+    throw Error(Code::usage, fmt::format("cannot push \"{}\": this is no name of a WAL file",
+                                         path.string()),
+                "archive_command should end in: wal push %p");
+  }
+  return *name;
+}
+
+bool is_segment(const WalFileName& name) {
+  return name.kind == WalFileName::Kind::segment || name.kind == WalFileName::Kind::partial;
+}
+
+/// The system that a file without a header of its own belongs to: that of the data directory it is in.
+postgres::SystemId system_beside(const Site& site, const base::fs::path& path) {
+  const base::fs::path wal_directory = base::fs::absolute(path).parent_path();
+  if (wal_directory.filename() == "pg_wal" &&
+      base::status_of(wal_directory.parent_path() / "global" / "pg_control")) {
+    return postgres::read_control_file(wal_directory.parent_path()).control.system_id;
+  }
+  return postgres::read_control_file(site.cluster.data_directory).control.system_id;
+}
+
+postgres::SystemId system_of(const Site& site, const base::fs::path& path, const WalFileName& name,
+                             base::View bytes) {
+  if (!is_segment(name)) return system_beside(site, path);
+  return postgres::parse_segment_header(bytes).system_id;
+}
+
+void check_content(const WalFileName& name, base::View bytes, postgres::SystemId system) {
+  if (is_segment(name)) {
+    postgres::check_segment(bytes, name, system);
+  } else if (name.kind == WalFileName::Kind::history) {
+    const postgres::TimelineHistory parsed(name.timeline, base::text(bytes));
+  } else if (!base::text(bytes).starts_with("START WAL LOCATION")) {
+    base::fail(Code::corrupt, "this is no backup history file");
+  }
+}
+
+PushOutcome put(const repository::WalArchive& archive, postgres::SystemId system,
+                const base::fs::path& path, const WalFileName& name, const base::Bytes& bytes,
+                unsigned workers) {
+  const std::string file = path.filename().string();
+  try {
+    check_content(name, bytes, system);
+  } catch (const Error& error) {
+    throw error.with_context(fmt::format("cannot push \"{}\"", path.string()));
+  }
+  const auto result = archive.put(file, bytes, workers);
+  return {file, result == repository::WalArchive::Put::identical, bytes.size()};
+}
+
+}  // namespace
+
+PushOutcome push_wal(const Site& site, const base::fs::path& path, unsigned workers) {
+  const WalFileName name = name_of(path);
+  const base::Bytes bytes = base::read_existing_file(path);
+  postgres::SystemId system;
+  try {
+    system = system_of(site, path, name, bytes);
+  } catch (const Error& error) {
+    throw error.with_context(fmt::format("cannot push \"{}\"", path.string()));
+  }
+  const repository::ClusterPlace place{site.cluster.name, postgres::to_string(system)};
+  if (!site.repository.is_registered(place)) {
+    throw Error(Code::foreign,
+                fmt::format("cannot push \"{}\": it belongs to system {}, which is not known as "
+                            "cluster {} here",
+                            path.string(), place.system_id, place.cluster),
+                "if this is the cluster after pg_upgrade or initdb, run `holdfast init --new-system`; "
+                "else give the other server its own cluster in its own configuration");
+  }
+  return put(repository::WalArchive(site.repository, place), system, path, name, bytes, workers);
+}
+
+PushOutcome push_wal_of(const repository::WalArchive& archive, postgres::SystemId system,
+                        const base::fs::path& path, unsigned workers) {
+  return put(archive, system, path, name_of(path), base::read_existing_file(path), workers);
+}
+
+}  // namespace holdfast::operations

@@ -1,0 +1,111 @@
+#include "repository/wal_archive.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/error.h"
+#include "base/workers.h"
+
+namespace holdfast::repository {
+
+namespace {
+
+/// WAL is cut into frames of this size: large enough to compress well, small enough that one segment
+/// can be compressed by several threads.
+constexpr std::size_t wal_frame_bytes = 1 << 20;
+
+struct CompressedFrame {
+  base::Codec codec = base::Codec::raw;
+  base::Bytes body;
+};
+
+std::vector<CompressedFrame> compress(base::View bytes, unsigned workers) {
+  std::vector<CompressedFrame> frames((bytes.size() + wal_frame_bytes - 1) / wal_frame_bytes);
+  std::atomic<std::size_t> next = 0;
+  const auto work = [&] {
+    base::Compressor compressor(base::Compressor::Effort::fast);
+    for (std::size_t i = next++; i < frames.size(); i = next++) {
+      const base::View part =
+          bytes.subspan(i * wal_frame_bytes,
+                        std::min(wal_frame_bytes, bytes.size() - i * wal_frame_bytes));
+      frames[i].codec = compressor.compress(part, frames[i].body);
+    }
+  };
+  const auto useful = static_cast<unsigned>(std::min<std::size_t>(workers, frames.size()));
+  if (useful <= 1) {
+    work();
+  } else {
+    base::run_workers(useful, [&](unsigned, std::stop_token) { work(); });
+  }
+  return frames;
+}
+
+}  // namespace
+
+WalArchive::WalArchive(const Repository& repository, ClusterPlace place)
+    : repository_(repository), place_(std::move(place)) {}
+
+std::string WalArchive::object_name(const std::string& name) const {
+  // History files stand beside the timelines' directories, all else within.
+  return name.ends_with(".history") ? "wal/" + name : "wal/" + name.substr(0, 8) + "/" + name;
+}
+
+WalArchive::Put WalArchive::put(const std::string& name, base::View bytes, unsigned workers) const {
+  const auto compare = [&](const base::Bytes& existing) {
+    if (std::ranges::equal(existing, bytes)) return Put::identical;
+    throw base::Error(
+        base::Code::conflict,
+        fmt::format("cannot store WAL file {}: the repository has other bytes under this name", name),
+        "two servers may be archiving to one place, or this one was restored without a new "
+        "timeline; find out which before anything is removed");
+  };
+  if (const auto existing = get(name)) return compare(*existing);
+  std::vector<CompressedFrame> frames = compress(bytes, workers);
+  ContainerWriter container(repository_.store(), place_.directory(), object_name(name),
+                            Kind::wal_file, new_object_id(), repository_.protection());
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    container.add_compressed(frames[i].codec,
+                             std::min(wal_frame_bytes, bytes.size() - i * wal_frame_bytes),
+                             frames[i].body);
+  }
+  if (container.commit()) return Put::stored;
+  const auto winner = get(name);
+  if (!winner) base::fail(base::Code::io, "WAL file {} was removed while it was stored", name);
+  return compare(*winner);
+}
+
+std::optional<base::Bytes> WalArchive::get(const std::string& name) const {
+  auto container = ContainerReader::open(repository_.store(), place_.directory(), object_name(name),
+                                         Kind::wal_file, repository_.protection());
+  if (!container) return std::nullopt;
+  base::Decompressor decompressor;
+  return container->read_all(decompressor);
+}
+
+bool WalArchive::has(const std::string& name) const {
+  return repository_.store().stat(place_.directory() + "/" + object_name(name)).has_value();
+}
+
+std::vector<std::string> WalArchive::timelines() const {
+  std::vector<std::string> found = repository_.store().names(place_.directory() + "/wal");
+  std::erase_if(found, [](const std::string& name) { return name.size() != 8; });
+  return found;
+}
+
+std::vector<WalArchive::File> WalArchive::files(const std::string& timeline) const {
+  std::vector<File> found;
+  const std::string directory = place_.directory() + "/wal/" + timeline;
+  for (const store::ObjectInfo& object : repository_.store().list(directory)) {
+    const std::string name = object.name.substr(directory.size() + 1);
+    if (name.find('/') == std::string::npos) found.push_back({name, object.size, object.written});
+  }
+  return found;
+}
+
+std::vector<std::string> WalArchive::histories() const {
+  std::vector<std::string> found = repository_.store().names(place_.directory() + "/wal");
+  std::erase_if(found, [](const std::string& name) { return !name.ends_with(".history"); });
+  return found;
+}
+
+}  // namespace holdfast::repository

@@ -1,0 +1,49 @@
+#pragma once
+
+// The WAL of one cluster, file by file.
+//
+// A WAL file here is a name and bytes; what they mean is checked by who brings them (operations).
+// The archive promises INV-2 and its half of INV-5: a name never changes its bytes. Putting the same
+// bytes again is accepted, other bytes are refused.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "repository/repository.h"
+
+namespace holdfast::repository {
+
+class WalArchive {
+ public:
+  WalArchive(const Repository& repository, ClusterPlace place);
+
+  const ClusterPlace& place() const { return place_; }
+
+  enum class Put { stored, identical };
+  /// Durable on return. Throws Error(conflict) if other bytes exist under this name. `workers` threads
+  /// compress.
+  Put put(const std::string& name, base::View bytes, unsigned workers) const;
+  /// nullopt only if the archive has no such file. Error(corrupt) if it has, but not as written.
+  std::optional<base::Bytes> get(const std::string& name) const;
+  bool has(const std::string& name) const;
+
+  struct File {
+    std::string name;
+    std::uint64_t stored_bytes = 0;
+    base::Timestamp written;
+  };
+  /// The timelines that have files: "00000001", sorted.
+  std::vector<std::string> timelines() const;
+  /// The files of one timeline (segments, partial and backup files), sorted by name.
+  std::vector<File> files(const std::string& timeline) const;
+  /// The names of history files, sorted.
+  std::vector<std::string> histories() const;
+
+ private:
+  std::string object_name(const std::string& name) const;
+  const Repository& repository_;
+  ClusterPlace place_;
+};
+
+}  // namespace holdfast::repository

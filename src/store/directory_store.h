@@ -1,0 +1,37 @@
+#pragma once
+
+// An object store in a local directory.
+//
+// An object is written to a file in ".tmp" of the root, synced, linked to its final name (which fails
+// if that exists: create-if-absent by the kernel), and the directories that lead to it are synced.
+// So a name that can be seen is durable and whole.
+//
+// A temporary file stays locked (flock) while its writer lives; what a dead writer left behind is
+// removed by `sweep_temporaries`.
+
+#include "base/file.h"
+#include "store/object_store.h"
+
+namespace holdfast::store {
+
+class DirectoryStore : public ObjectStore {
+ public:
+  explicit DirectoryStore(base::fs::path root);
+
+  std::unique_ptr<ObjectReader> open(std::string_view name) override;
+  std::unique_ptr<ObjectWriter> create(std::string_view name) override;
+  std::optional<ObjectInfo> stat(std::string_view name) override;
+  std::vector<ObjectInfo> list(std::string_view directory) override;
+  std::vector<std::string> names(std::string_view directory) override;
+  bool remove(std::string_view name) override;
+  std::string url() const override;
+
+  /// Removes temporary files whose writers are gone; returns how many.
+  std::size_t sweep_temporaries();
+
+ private:
+  base::fs::path path_of(std::string_view name) const;
+  base::fs::path root_;
+};
+
+}  // namespace holdfast::store
