@@ -1,10 +1,60 @@
+#include "operations/doctor.h"
+
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
 #include "cli/command.h"
 
 namespace holdfast::cli {
 
+namespace {
+
+using base::Code;
+using Level = operations::Finding::Level;
+
+std::string_view name_of(Level level) {
+  switch (level) {
+    case Level::good: return "ok";
+    case Level::warning: return "warning";
+    case Level::bad: return "BAD";
+  }
+  return "";
+}
+
+void doctor(Invocation& invocation, bool fix) {
+  const operations::Configuration configuration = invocation.configuration();
+  const operations::Diagnosis diagnosis =
+      operations::diagnose(configuration, invocation.cluster, fix);
+  if (!diagnosis.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
+  if (invocation.json) {
+    nlohmann::json findings = nlohmann::json::array();
+    for (const operations::Finding& each : diagnosis.findings) {
+      findings.push_back(
+          {{"level", name_of(each.level)}, {"what", each.what}, {"remedy", each.remedy}});
+    }
+    return print_json({{"ok", diagnosis.ok()},
+                       {"findings", findings},
+                       {"fixed", diagnosis.fixed},
+                       {"restart_needed", diagnosis.restart_needed}});
+  }
+  for (const operations::Finding& each : diagnosis.findings) {
+    std::cout << fmt::format("{:<8} {}\n", name_of(each.level), each.what);
+    if (!each.remedy.empty()) std::cout << fmt::format("{:<8} {}\n", "", "-> " + each.remedy);
+  }
+  for (const std::string& each : diagnosis.fixed) std::cout << "fixed    " << each << "\n";
+  if (diagnosis.restart_needed) std::cout << "The server must be restarted for this to take effect.\n";
+}
+
+}  // namespace
+
 void add_doctor(CLI::App& app, Invocation& invocation) {
-  static_cast<void>(app);
-  static_cast<void>(invocation);
+  const auto fix = std::make_shared<bool>(false);
+  CLI::App* command = add_command(app, invocation, "doctor",
+                                  "Say what is wrong with this installation, and how to mend it",
+                                  {Code::check_failed, Code::configuration, Code::permission},
+                                  [&invocation, fix] { doctor(invocation, *fix); });
+  command->add_flag("--fix", *fix, "Set PostgreSQL's settings as they should be");
 }
 
 }  // namespace holdfast::cli

@@ -1,10 +1,112 @@
+#include "operations/verify.h"
+
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/workers.h"
 #include "cli/command.h"
 
 namespace holdfast::cli {
 
+namespace {
+
+using base::Code;
+using nlohmann::json;
+
+/// A backup may have thousands of files that cannot be restored; people read the first few.
+constexpr std::size_t problems_shown = 10;
+
+struct Options {
+  unsigned workers = 1;
+  bool rebuild_maps = false;
+};
+
+json to_json(const operations::VerifyReport& report) {
+  json backups = json::array();
+  for (const operations::BackupVerdict& each : report.backups) {
+    backups.push_back({{"id", each.backup.id.text},
+                       {"restorable", each.problems.empty()},
+                       {"damaged_when_taken", each.backup.is_damaged()},
+                       {"problems", each.problems}});
+  }
+  for (const operations::UnreadableBackup& each : report.unreadable) {
+    backups.push_back({{"id", each.id.text}, {"restorable", false}, {"problems", {each.why}}});
+  }
+  json windows = json::array();
+  for (const auto& window : report.windows) windows.push_back(operations::to_string(window));
+  return {{"ok", report.ok()},
+          {"backups", backups},
+          {"problems", report.problems},
+          {"recovery_windows", windows},
+          {"packs", report.packs},
+          {"frames", report.frames},
+          {"wal_files", report.wal_segments},
+          {"bytes_read", report.bytes},
+          {"orphans", report.orphans},
+          {"orphan_bytes", report.orphan_bytes}};
+}
+
+void print(const operations::VerifyReport& report) {
+  for (const operations::BackupVerdict& each : report.backups) {
+    std::cout << fmt::format("{}  {}\n", each.backup.id.text,
+                             !each.problems.empty()          ? "CANNOT BE RESTORED"
+                             : each.backup.is_damaged() ? "restorable, but DAMAGED when taken"
+                                                             : "good");
+    std::size_t shown = 0;
+    for (const std::string& problem : each.problems) {
+      if (shown++ == problems_shown) {
+        std::cout << fmt::format("    and {} more\n", each.problems.size() - problems_shown);
+        break;
+      }
+      std::cout << "    " << problem << "\n";
+    }
+  }
+  for (const operations::UnreadableBackup& each : report.unreadable) {
+    std::cout << fmt::format("{}  CANNOT BE RESTORED\n    {}\n", each.id.text, each.why);
+  }
+  for (const std::string& problem : report.problems) std::cout << "PROBLEM  " << problem << "\n";
+  for (const auto& window : report.windows) {
+    std::cout << "Recovery window " << operations::to_string(window) << "\n";
+  }
+  std::cout << fmt::format("Read {}: {} packs with {} frames, {} WAL files\n",
+                           base::size_text(report.bytes), report.packs, report.frames,
+                           report.wal_segments);
+  if (report.orphans > 0) {
+    std::cout << fmt::format("{} objects ({}) belong to no backup: remains of one that was killed\n",
+                             report.orphans, base::size_text(report.orphan_bytes));
+  }
+  std::cout << (report.ok() ? "Everything is as it was written.\n" : "NOT everything is right.\n");
+}
+
+void verify(Invocation& invocation, const Options& options) {
+  const operations::Configuration configuration = invocation.configuration();
+  const operations::Site site = operations::open_site(configuration, invocation.cluster);
+  base::catch_interrupts();
+  operations::VerifyReport report;
+  with_progress(invocation, [&](base::Progress& progress) {
+    if (options.rebuild_maps) {
+      const std::uint64_t rebuilt = operations::rebuild_maps(site, progress);
+      progress.warn("{} map shards were rebuilt from packs", rebuilt);
+    }
+    report = operations::verify(site, options.workers, progress);
+  });
+  if (!report.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
+  if (invocation.json) return print_json(to_json(report));
+  print(report);
+}
+
+}  // namespace
+
 void add_verify(CLI::App& app, Invocation& invocation) {
-  static_cast<void>(app);
-  static_cast<void>(invocation);
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = add_command(
+      app, invocation, "verify", "Read every byte of the repository and check it",
+      {Code::check_failed, Code::key, Code::not_found, Code::unreachable},
+      [&invocation, options] { verify(invocation, *options); });
+  command->add_flag("--rebuild-maps", options->rebuild_maps,
+                    "First write map shards that are lost or corrupt again, from what packs say");
+  add_workers(*command, options->workers);
 }
 
 }  // namespace holdfast::cli

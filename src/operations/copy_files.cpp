@@ -53,6 +53,10 @@ struct Item {
   DamagedFile damage;
 };
 
+bool holds_pages(const std::vector<Run>& runs) {
+  return std::ranges::any_of(runs, [](const Run& run) { return run.pack.has_value(); });
+}
+
 std::string name_of_owner(std::uint32_t uid, std::uint32_t gid) {
   std::array<char, 4096> buffer{};
   passwd user{};
@@ -309,13 +313,17 @@ void Copier::copy_small(Item& item, repository::PackWriter& writer, Bytes& buffe
   buffer.resize(read_pages(*item.file, item.source, 0, buffer, damage));
   const base::Hash128 hash = repository_.page_hash().hash128(buffer);
   std::vector<Run> runs;
-  if (auto known = known_.find(hash); known && !buffer.empty()) {
+  repository::PackedFile file{item.entry.path, buffer.size(), item.entry.mode, item.entry.owner};
+  bool stored = false;
+  if (auto known = known_.find(hash)) {
     runs = *std::move(known);
   } else {
-    writer.begin_file({item.entry.path, buffer.size(), item.entry.mode, item.entry.owner});
+    writer.begin_file(file);
     runs = store_pages(buffer, 0, writer, {});
     known_.remember(hash, runs);
+    stored = holds_pages(runs);
   }
+  if (!stored) writer.note({std::move(file), runs});
   progress_.add(item.entry.size);
   finish({&item, 0}, std::move(runs), buffer.size(), damage);
 }
@@ -324,7 +332,9 @@ void Copier::copy_part(const Piece& piece, repository::PackWriter& writer, Bytes
   Item& item = *piece.item;
   const std::uint64_t begin = piece.part * part_bytes;
   const std::uint64_t end = std::min(begin + part_bytes, item.entry.size);
-  writer.begin_file({item.entry.path, item.entry.size, item.entry.mode, item.entry.owner});
+  const repository::PackedFile file{item.entry.path, item.entry.size, item.entry.mode,
+                                    item.entry.owner};
+  writer.begin_file(file);
   std::vector<Run> runs;
   DamagedFile damage;
   std::uint64_t at = begin;
@@ -336,6 +346,9 @@ void Copier::copy_part(const Piece& piece, repository::PackWriter& writer, Bytes
     progress_.add(wanted);
     at += size;
     if (size < wanted) break;  // it was truncated
+  }
+  if (!holds_pages(runs)) {
+    writer.note({file, {{repository::page_count(item.entry.size), {}, {}}}});
   }
   finish(piece, std::move(runs), at - begin, damage);
 }

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/process.h"
 #include "operations/restore_files.h"
@@ -15,8 +17,14 @@ namespace {
 using base::fs::path;
 using Kind = RecoveryTarget::Kind;
 
-/// For the shell, and for PostgreSQL, which replaces %f, %p, %r and %%.
+}  // namespace
+
 std::string shell_quoted(const std::string& text) {
+  const bool plain = std::ranges::all_of(text, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view("/._-+=:@,").find(c) != std::string_view::npos;
+  });
+  if (plain && !text.empty()) return text;
   std::string out = "'";
   for (const char c : text) {
     if (c == '\'') {
@@ -29,6 +37,8 @@ std::string shell_quoted(const std::string& text) {
   }
   return out + "'";
 }
+
+namespace {
 
 std::string required_attachment(const repository::BackupMap& map, std::string_view name) {
   const repository::Attachment* attachment = map.attachment(name);

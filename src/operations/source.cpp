@@ -1,6 +1,7 @@
 #include "operations/source.h"
 
 #include "base/error.h"
+#include "postgres/administration.h"
 #include "postgres/data_directory.h"
 
 namespace holdfast::operations {
@@ -23,16 +24,11 @@ void check_version(postgres::Session& session) {
 /// Configuration files by absolute path, without those inside the data directory.
 std::vector<repository::Attachment> outside_configuration(const base::fs::path& data_directory,
                                                           postgres::Session& session) {
-  const auto rows = session.query(
-      "SELECT DISTINCT f FROM (SELECT sourcefile AS f FROM pg_catalog.pg_file_settings "
-      "UNION ALL SELECT setting FROM pg_catalog.pg_settings "
-      "WHERE name IN ('config_file', 'hba_file', 'ident_file')) AS files "
-      "WHERE f IS NOT NULL ORDER BY f");
   std::vector<repository::Attachment> files;
   const std::string inside = data_directory.string() + "/";
-  for (const postgres::Row& row : rows) {
-    const std::string path = base::fs::path(*row[0]).lexically_normal().string();
-    if (!path.starts_with("/") || path.starts_with(inside)) continue;
+  for (const std::string& each : postgres::configuration_files(session)) {
+    const std::string path = base::fs::path(each).lexically_normal().string();
+    if (path.starts_with(inside)) continue;
     if (auto content = base::read_file(path)) files.push_back({"config" + path, *std::move(content)});
   }
   if (files.empty()) return files;

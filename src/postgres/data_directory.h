@@ -1,7 +1,6 @@
 #pragma once
 
-// What is in a data directory, and what of it belongs into a backup (basebackup.c,
-// POSTGRES.md 5.1).
+// What is in a data directory, and what of it belongs into a backup (basebackup.c).
 //
 // Paths are relative to the data directory, with "/" and no leading "./". A file in a tablespace
 // has the path that it has through the link: "pg_tblspc/16390/PG_15_202209061/5/16400".
@@ -57,6 +56,7 @@ struct DirectoryEntry {
 /// pg_wal/archive_status (and pg_wal/summaries where the source has it) are visited as directories
 /// even if pg_wal is a link.
 ///
+/// The directory that a link pg_tblspc/OID leads to is visited as the directory "pg_tblspc/OID".
 /// A file or directory that vanishes meanwhile is left out. A tablespace directory that lies inside
 /// the data directory is not walked twice (pitfall B16).
 void walk_data_directory(const base::fs::path& data_directory, std::string_view version_directory,

@@ -268,6 +268,14 @@ TEST(DataDirectory, refuses_to_walk_in_circles) {
   const Cluster circle;
   circle.link("..", "base/up");
   EXPECT_THROW(circle.walk(), base::Error);
+  const Cluster deeper;
+  deeper.link(".", "base/5/here");
+  try {
+    deeper.walk();
+    FAIL() << "it came to an end";
+  } catch (const base::Error& error) {
+    EXPECT_NE(error.message().find("leads back"), std::string::npos) << error.message();
+  }
   const Cluster itself;
   itself.link("ouroboros", "ouroboros");
   EXPECT_THROW(itself.walk(), base::Error);

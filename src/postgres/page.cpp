@@ -30,8 +30,8 @@ alignas(64) constexpr std::array<std::uint32_t, lanes> first_state = {
     0xE58F764B, 0x187636BC, 0x5D7B3BB1, 0xE73DE7DE, 0x92BEC979, 0xCCA6C0B2, 0x304A0979, 0x85AA43D4,
     0x783125BB, 0x6CA8EAA2, 0xE407EAC6, 0x4B5CFC3E, 0x9FBF8C76, 0x15CA20BE, 0xF2CA9FD3, 0x959BD756};
 
-// Eight lanes in one register where there is AVX2, in two halves elsewhere. Plain loops over an
-// array of 32 would be vectorised as well, but the state would go through memory in every row.
+// Eight lanes in one register where there is AVX2, in two halves elsewhere: written as vectors, the
+// state surely stays in registers from the first row to the last.
 using Lanes = std::uint32_t __attribute__((vector_size(32)));
 static_assert(lanes == 4 * sizeof(Lanes) / sizeof(std::uint32_t));
 

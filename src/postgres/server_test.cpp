@@ -65,7 +65,7 @@ TEST(Installation, is_not_made_of_something_else) {
 TEST(Server, runs_a_new_cluster_and_stops_cleanly_B29) {
   const Place place;
   make_cluster(fifteen(), place.data(), {.checksums = true, .wal_segment_bytes = 1 << 20});
-  Server server(fifteen(), place.data(), {{"fsync", "off"}, {"work_mem", "123kB"}});
+  Server server(fifteen(), place.data(), {{"fsync", "off"}, {"work_mem", "123kB"}, {"port", "1"}});
   Session session(server.connection());
   EXPECT_EQ(session.setting("work_mem"), "123kB");
   EXPECT_EQ(session.setting("listen_addresses"), "");

@@ -36,7 +36,7 @@ class TimelineHistory {
   /// one, or is in it and was left at or after `lsn`.
   bool passes(Timeline timeline, Lsn lsn) const;
   /// The timeline whose file replay must read for segment `number`: the youngest one that begins in
-  /// it or before (POSTGRES.md 5.8).
+  /// it or before (XLogFileReadAnyTLI in xlogrecovery.c).
   Timeline timeline_of_segment(std::uint64_t number, SegmentSize size) const;
 
  private:

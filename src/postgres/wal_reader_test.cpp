@@ -90,6 +90,9 @@ TEST(WalReader, puts_together_a_record_that_fills_several_segments) {
   ASSERT_EQ(reading.records.size(), 3U);
   EXPECT_EQ(reading.records[1].start, big);
   EXPECT_EQ(reading.records[2].start, after);
+  auto segments = builder.segments();
+  segments[1][wal_page_size + 16] ^= 1;  // how much is still to come
+  EXPECT_EQ(read(segments).records.size(), 1U);
 }
 
 TEST(WalReader, passes_over_a_record_that_began_before_its_first_segment) {
@@ -168,18 +171,20 @@ TEST(WalReader, ends_at_zeros) {
 }
 
 TEST(WalReader, ends_where_an_older_use_of_the_file_shows_through) {
+  // The older record behind the newest one is sound, and in its place. Only its past is another.
   WalBuilder older;
-  append_many(older);
+  for (std::uint32_t i = 0; i < 20; ++i) older.append(312, i);
   WalBuilder builder;
-  for (std::uint32_t i = 0; i < 20; ++i) builder.append(300, i);
-  // Sound pages and sound records, but of another past.
+  for (std::uint32_t i = 0; i < 10; ++i) builder.append(312, i);
+  for (std::uint32_t i = 0; i < 2; ++i) builder.append(144, i);
   base::Bytes mixed = older.segments()[0];
   const base::Bytes newer = builder.segments()[0];
   const auto written = static_cast<std::ptrdiff_t>(builder.position().value - origin);
   std::copy_n(newer.begin(), written, mixed.begin());
   const Reading reading = read({mixed});
   EXPECT_FALSE(reading.complete);
-  EXPECT_EQ(reading.records.size(), 20U);
+  EXPECT_EQ(read({older.segments()[0]}).records.size(), 20U);
+  EXPECT_EQ(reading.records.size(), 12U);
 }
 
 // B25: what follows must be of the same system and version, and in its place.
@@ -271,6 +276,18 @@ TEST(WalReader, believes_no_claimed_length) {
     EXPECT_EQ(reading.records.size(), 1U);
     EXPECT_FALSE(reading.complete);
   }
+}
+
+TEST(WalReader, waits_for_no_record_that_is_too_long_to_be) {
+  WalBuilder builder;
+  builder.append(wal_page_size - 40 - 24 - 8, 1);
+  builder.append(2 * wal_page_size, 2);
+  const base::Bytes pages = base::copy(base::View(builder.segments()[0]).first(2 * wal_page_size));
+  EXPECT_TRUE(read({pages}).complete);
+  base::Bytes longer = pages;
+  base::store(longer.data() + wal_page_size - 8, 0xffffffffU);
+  base::store(longer.data() + wal_page_size + 16, 0xffffffffU - 8);
+  EXPECT_FALSE(read({longer}).complete);
 }
 
 // Whatever is broken, only sound records come out, in order and from the front.

@@ -268,6 +268,37 @@ TEST(PlainContainer, does_not_open_where_a_sealed_one_is_expected) {
             Code::corrupt);
 }
 
+/// The example of docs/format.md, and the same sealed under a key of 32 times 0x42.
+constexpr const char* frozen_plain =
+    "484f4c444641535401040000000000000193abcdef0123456789abcdef0123453109302f33303030"
+    "3030300a7284f2dbe6864d6779e29ed5372858b028b52ffd202845000010000001001f80054b72cc"
+    "610b0457f407004a18c97a5df902000c0c012811ca9a98d365831205dd3253c8cd2346f907000000"
+    "0700000000000000484f4c44454e440a";
+constexpr const char* frozen_sealed =
+    "484f4c444641535401040100000000000193abcdef0123456789abcdef01234550bf21f748881053"
+    "3f0add987e8d8e21e88bcbe527e059c1c051fbe310c697c75b3e18d12867a94b5a60c05e2e6a02d7"
+    "8959bedfeca43ef0c983508ccf1b044307e7b6cd1d5020110678cf1448fa4f91b063b3ad07000000"
+    "0700000000000000484f4c44454e440a";
+
+TEST(Format, of_version_1_is_read_for_ever_RC12) {
+  const auto objects = std::make_shared<testing::Objects>();
+  testing::MemoryStore store(objects);
+  const std::string place = "clusters/main/7300000000000000001";
+  const std::string history = "wal/00000002.history";
+  Bytes expected = base::copy(base::view("1\t0/3000000\n"));
+  expected.resize(expected.size() + 40);
+  for (const bool sealed : {false, true}) {
+    objects->all[place + "/" + history] = base::from_hex(sealed ? frozen_sealed : frozen_plain);
+    Protection protection;
+    if (sealed) protection.key = base::Secret(Bytes(32, 0x42));
+    auto reader = ContainerReader::open(store, place, history, Kind::wal_file, protection,
+                                        parse_object_id("0193abcdef0123456789abcdef012345"));
+    base::Decompressor decompressor;
+    ASSERT_TRUE(reader);
+    EXPECT_EQ(reader->read_all(decompressor), expected);
+  }
+}
+
 TEST(PlainContainer, trusts_no_size_that_it_reads) {
   // A trailer that asks for more than there is, before anything is checked or allocated.
   const auto objects = std::make_shared<testing::Objects>();

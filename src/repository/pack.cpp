@@ -17,17 +17,58 @@ namespace {
 /// them.
 constexpr std::size_t counts_size = 4;
 
+void write_file(ByteWriter& out, const PackedFile& file) {
+  out.string(file.path);
+  out.varint(file.size);
+  out.varint(file.mode);
+  out.string(file.owner);
+}
+
+PackedFile read_file(ByteReader& in) {
+  PackedFile file;
+  file.path = in.string();
+  if (!is_safe_path(file.path)) in.corrupt("it holds a path that leads elsewhere");
+  file.size = in.varint();
+  file.mode = static_cast<std::uint32_t>(in.varint_at_most(07777));
+  file.owner = in.string();
+  return file;
+}
+
+void write_other(ByteWriter& out, const OtherFile& other) {
+  write_file(out, other.file);
+  out.varint(other.runs.size());
+  for (const Run& run : other.runs) {
+    out.varint(run.pages);
+    out.u8(run.pack ? 1 : 0);
+    if (!run.pack) continue;
+    out.raw(run.pack->bytes);
+    out.varint(run.slot.value);
+  }
+}
+
+OtherFile read_other(ByteReader& in) {
+  OtherFile other;
+  other.file = read_file(in);
+  other.runs.resize(in.varint_at_most(in.left()));
+  for (Run& run : other.runs) {
+    run.pages = in.varint();
+    if (in.u8() == 0) continue;
+    PackId pack;
+    const base::View id = in.raw(pack.bytes.size());
+    std::copy(id.begin(), id.end(), pack.bytes.begin());
+    run.pack = pack;
+    run.slot = {static_cast<std::uint32_t>(
+        in.varint_at_most(std::numeric_limits<std::uint32_t>::max()))};
+  }
+  return other;
+}
+
 Bytes encode(const PackDescription& description) {
   ByteWriter out;
   out.string(description.backup);
   out.u64(description.stamp);
   out.varint(description.files.size());
-  for (const PackedFile& file : description.files) {
-    out.string(file.path);
-    out.varint(file.size);
-    out.varint(file.mode);
-    out.string(file.owner);
-  }
+  for (const PackedFile& file : description.files) write_file(out, file);
   out.varint(description.extents.size());
   for (const Extent& extent : description.extents) {
     out.varint(extent.file);
@@ -36,6 +77,8 @@ Bytes encode(const PackDescription& description) {
   }
   out.varint(description.hashes.size());
   for (const std::uint64_t hash : description.hashes) out.u64(hash);
+  out.varint(description.others.size());
+  for (const OtherFile& other : description.others) write_other(out, other);
   return out.take();
 }
 
@@ -45,13 +88,7 @@ PackDescription decode_description(base::View bytes) {
   description.backup = in.string();
   description.stamp = in.u64();
   description.files.resize(in.varint_at_most(in.left()));
-  for (PackedFile& file : description.files) {
-    file.path = in.string();
-    if (!is_safe_path(file.path)) in.corrupt("it holds a path that leads elsewhere");
-    file.size = in.varint();
-    file.mode = static_cast<std::uint32_t>(in.varint_at_most(07777));
-    file.owner = in.string();
-  }
+  for (PackedFile& file : description.files) file = read_file(in);
   description.extents.resize(in.varint_at_most(in.left()));
   std::uint64_t slots = 0;
   for (Extent& extent : description.extents) {
@@ -65,6 +102,8 @@ PackDescription decode_description(base::View bytes) {
   }
   description.hashes.resize(in.varint_at_most(in.left() / 8));
   for (std::uint64_t& hash : description.hashes) hash = in.u64();
+  description.others.resize(in.varint_at_most(in.left()));
+  for (OtherFile& other : description.others) other = read_other(in);
   in.expect_end();
   if (slots != description.hashes.size()) in.corrupt("it does not describe each of its pages");
   return description;
@@ -103,7 +142,7 @@ void PackWriter::open_pack() {
   static_cast<ObjectId&>(id_) = new_object_id();
   container_ = std::make_unique<ContainerWriter>(store_, directory_, pack_name(id_), Kind::pack,
                                                  id_, protection_);
-  description_ = {options_.backup, options_.stamp, {}, {}, {}};
+  description_ = {options_.backup, options_.stamp, {}, {}, {}, {}};
   file_is_described_ = false;
   slots_ = 0;
 }
@@ -141,6 +180,11 @@ PackWriter::Place PackWriter::add(base::View page, std::uint64_t number) {
     if (container_->stored_bytes() >= pack_target_bytes) close_pack();
   }
   return place;
+}
+
+void PackWriter::note(OtherFile file) {
+  if (!container_) open_pack();
+  description_.others.push_back(std::move(file));
 }
 
 void PackWriter::close_frame() {

@@ -36,13 +36,20 @@ struct PackedFile {
   std::string owner;
 };
 
-/// What a pack says of its own pages.
+/// A file whose pages are elsewhere, or nowhere: it was empty, all zero, or equal to one stored before.
+struct OtherFile {
+  PackedFile file;
+  std::vector<Run> runs;
+};
+
+/// What a pack says of its own pages, and of files that were found on the way but gave it none.
 struct PackDescription {
   std::string backup;       ///< id of the backup that wrote it
   std::uint64_t stamp = 0;  ///< pages are at least as new as this (the backup's start)
   std::vector<PackedFile> files;
   std::vector<Extent> extents;        ///< in slot order, without holes, from slot 0
   std::vector<std::uint64_t> hashes;  ///< keyed 64-bit hash of each slot's page
+  std::vector<OtherFile> others;
 };
 
 /// Writes pages into packs, one pack after the other. Belongs to one thread. The packs' ids are new
@@ -65,6 +72,8 @@ class PackWriter {
     Slot slot;
   };
   Place add(base::View page, std::uint64_t number);
+  /// Only describes a file that has no pages of its own here, so that its map entry can be rebuilt.
+  void note(OtherFile file);
   /// Commits what is open. Pages are durable only after this.
   void finish();
 

@@ -110,7 +110,7 @@ std::vector<Run> read_runs(ByteReader& in, const std::vector<PackId>& packs,
 void check_before_encoding(const FileEntry& file, std::string_view previous) {
   constexpr std::uint64_t last_slot = std::numeric_limits<std::uint32_t>::max();
   std::uint64_t covered = 0;
-  bool good = is_safe_path(file.path) && file.path > previous && file.mode <= 07777 &&
+  bool good = is_safe_path(file.path) && (previous.empty() || comes_before(previous, file.path)) && file.mode <= 07777 &&
               file.size <= max_pages * page_bytes;
   for (const Run& run : file.runs) {
     covered += run.pages;
@@ -138,6 +138,12 @@ void append_run(std::vector<Run>& runs, const Run& run) {
     }
   }
   runs.push_back(run);
+}
+
+bool comes_before(std::string_view a, std::string_view b) {
+  // A slash ends a name, and a name comes before every longer one that begins with it.
+  const auto rank = [](char c) { return c == '/' ? 0 : int{static_cast<unsigned char>(c)} + 1; };
+  return std::ranges::lexicographical_compare(a, b, {}, rank, rank);
 }
 
 bool is_safe_path(std::string_view path) {
@@ -208,7 +214,7 @@ Shard decode_shard(base::View pack_bytes, base::View bytes) {
   std::string previous;
   for (FileEntry& file : shard.files) {
     file.path = read_path(in, previous);
-    if (file.path <= previous) in.corrupt("its files are not in order");
+    if (!previous.empty() && !comes_before(previous, file.path)) in.corrupt("its files are not in order");
     previous = file.path;
     file.size = in.varint_at_most(max_pages * page_bytes);
     file.mode = static_cast<std::uint32_t>(in.varint_at_most(07777));
@@ -290,7 +296,8 @@ BackupMap decode_backup_map(base::View bytes) {
     shard.last_path = safe_path();
     shard.files = in.varint();
     shard.bytes = in.varint();
-    if (shard.first_path <= previous || shard.last_path < shard.first_path) {
+    if ((!previous.empty() && !comes_before(previous, shard.first_path)) ||
+        comes_before(shard.last_path, shard.first_path)) {
       in.corrupt("its shards are not in order");
     }
     previous = shard.last_path;

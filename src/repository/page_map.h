@@ -54,6 +54,10 @@ struct FileEntry {
 };
 std::uint64_t page_count(std::uint64_t size);
 
+/// The order of files in a map: by the names on the way, one after the other, each by byte value (so
+/// "log/a" comes before "log.1"). It is the order in which a walk finds them.
+bool comes_before(std::string_view a, std::string_view b);
+
 /// One shard, in memory.
 struct Shard {
   std::vector<FileEntry> files;

@@ -50,6 +50,17 @@ struct Objects {
   Hook before = [](std::string_view, const std::string&) {};
   Hook after = [](std::string_view, const std::string&) {};
 
+  /// Sets a hook while other threads may be calling it.
+  void set(Hook& hook, Hook wanted) {
+    const std::lock_guard lock(mutex);
+    hook = std::move(wanted);
+  }
+  void call(const Hook& hook, std::string_view what, const std::string& name) {
+    std::unique_lock lock(mutex);
+    const Hook now = hook;
+    lock.unlock();
+    now(what, name);
+  }
   base::Bytes& at(const std::string& name) {
     const std::lock_guard lock(mutex);
     return all.at(name);
@@ -87,13 +98,13 @@ class MemoryWriter : public store::ObjectWriter {
     bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
   }
   bool commit() override {
-    objects_->before("commit", name_);
+    objects_->call(objects_->before, "commit", name_);
     bool fresh = false;
     {
       const std::lock_guard lock(objects_->mutex);
       fresh = objects_->all.try_emplace(name_, bytes_).second;
     }
-    objects_->after("commit", name_);
+    objects_->call(objects_->after, "commit", name_);
     return fresh;
   }
 
@@ -106,11 +117,11 @@ class MemoryWriter : public store::ObjectWriter {
 class MemoryStore : public store::ObjectStore {
   auto call(std::string_view what, std::string_view name, auto&& work) {
     store::check_name(name);
-    objects_->before(what, std::string(name));
+    objects_->call(objects_->before, what, std::string(name));
     std::unique_lock lock(objects_->mutex);
     auto result = work(objects_->all);
     lock.unlock();
-    objects_->after(what, std::string(name));
+    objects_->call(objects_->after, what, std::string(name));
     return result;
   }
 
@@ -194,7 +205,7 @@ struct TestRepository {
   std::shared_ptr<Objects> objects = std::make_shared<Objects>();
   KeyFile key_file;
   Repository::Created made;
-  const Repository& repository;
+  Repository& repository;
 };
 
 }  // namespace holdfast::repository::testing

@@ -1,0 +1,189 @@
+#include "operations/doctor.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/process.h"
+#include "operations/recovery_files.h"
+#include "operations/recovery_window.h"
+#include "operations/source.h"
+#include "postgres/administration.h"
+#include "postgres/data_directory.h"
+#include "postgres/recovery_settings.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Error;
+using Level = Finding::Level;
+
+/// One look at everything. A look that fails is a finding, and the others go on.
+class Doctor {
+ public:
+  Doctor(const Configuration& configuration, const ClusterConfiguration& cluster, bool fix)
+      : configuration_(configuration), cluster_(cluster), fix_(fix) {}
+
+  Diagnosis run() {
+    note(Level::good, "configuration " + configuration_.path.string());
+    attempt([this] { look_at_data_directory(); });
+    attempt([this] { look_at_server(); });
+    attempt([this] { look_at_repository(); });
+    return std::move(diagnosis_);
+  }
+
+ private:
+  void note(Level level, std::string what, std::string remedy = {}) {
+    diagnosis_.findings.push_back({level, std::move(what), std::move(remedy)});
+  }
+
+  template <typename Look>
+  void attempt(const Look& look) {
+    try {
+      look();
+    } catch (const Error& error) {
+      note(Level::bad, error.message(), error.hint());
+    }
+  }
+
+  void look_at_data_directory();
+  void look_at_server();
+  void look_at_settings(postgres::Session& session);
+  void look_at_archiver(postgres::Session& session);
+  void want(postgres::Session& session, const std::string& name, const std::string& value,
+            bool is_right, const std::string& why, bool needs_restart);
+  void look_at_repository();
+  void look_at_backups(const Site& site);
+
+  const Configuration& configuration_;
+  const ClusterConfiguration& cluster_;
+  bool fix_;
+  Diagnosis diagnosis_;
+};
+
+void Doctor::look_at_data_directory() {
+  const std::string directory = cluster_.data_directory.string();
+  const int major = postgres::major_version(cluster_.data_directory);
+  const postgres::ControlFile control =
+      postgres::read_control_file(cluster_.data_directory).control;
+  note(Level::good, fmt::format("data directory {} of PostgreSQL {}, system {}", directory, major,
+                                postgres::to_string(control.system_id)));
+  if (control.checksum_version == 0) {
+    note(Level::warning, "data checksums are off: damaged pages are not noticed",
+         "stop the server and run pg_checksums --enable");
+  }
+}
+
+void Doctor::look_at_server() {
+  postgres::Session session(cluster_.connection);
+  matching_control_file(cluster_, session);
+  note(Level::good, fmt::format("server answers: PostgreSQL {}.{}", session.major_version(),
+                                session.version_number() % 10000));
+  look_at_settings(session);
+  look_at_archiver(session);
+}
+
+void Doctor::want(postgres::Session& session, const std::string& name, const std::string& value,
+                  bool is_right, const std::string& why, bool needs_restart) {
+  const std::string now = session.setting(name).value_or("unknown");
+  if (is_right) {
+    note(Level::good, fmt::format("{} = {}", name, now));
+    return;
+  }
+  if (!fix_) {
+    note(Level::bad, fmt::format("{} = {}: {}", name, now.empty() ? "''" : now, why),
+         fmt::format("ALTER SYSTEM SET {} = {}{}, or `holdfast doctor --fix`", name,
+                     postgres::quote_setting(value), needs_restart ? " and restart" : ""));
+    return;
+  }
+  postgres::alter_system(session, name, value);
+  diagnosis_.fixed.push_back(fmt::format("{} = {}", name, value));
+  diagnosis_.restart_needed = diagnosis_.restart_needed || needs_restart;
+}
+
+void Doctor::look_at_settings(postgres::Session& session) {
+  const std::string level = session.setting("wal_level").value_or("");
+  want(session, "wal_level", "replica", level == "replica" || level == "logical",
+       "WAL does not hold what recovery needs", true);
+  const std::string mode = session.setting("archive_mode").value_or("");
+  want(session, "archive_mode", "on", mode == "on" || mode == "always",
+       "no WAL is archived, so nothing after a backup can be restored", true);
+  const std::string wanted = archive_command(configuration_, cluster_.name);
+  const std::string command = session.setting("archive_command").value_or("");
+  // Other quoting or paths do as well, as long as it is a push of ours.
+  want(session, "archive_command", wanted,
+       command.find("holdfast") != std::string::npos && command.find("wal push") != std::string::npos,
+       "WAL does not come into the repository", false);
+  want(session, "full_page_writes", "on", session.setting("full_page_writes") == "on",
+       "torn pages cannot be mended", false);
+  if (!diagnosis_.fixed.empty()) postgres::reload(session);
+}
+
+void Doctor::look_at_archiver(postgres::Session& session) {
+  const postgres::ArchiverStatus status = postgres::archiver_status(session);
+  if (status.failing) {
+    note(Level::bad, fmt::format("archiving fails: {} could not be archived", status.last_failed),
+         "the server's log has the reason; try `holdfast wal push` by hand");
+  } else if (status.archived > 0) {
+    note(Level::good, fmt::format("{} WAL files were archived", status.archived));
+  }
+}
+
+void Doctor::look_at_repository() {
+  const Site site = open_site(configuration_, cluster_.name);
+  note(Level::good, fmt::format("repository {}, {}", site.repository.store().url(),
+                                site.repository.encrypted() ? "encrypted" : "NOT encrypted"));
+  // One object is written and taken away again: the only proof that both are possible.
+  const std::string probe = fmt::format("probes/{}", repository::to_string(repository::new_object_id()));
+  if (site.repository.store().put(probe, base::view("probe\n"))) site.repository.store().remove(probe);
+  note(Level::good, "the repository can be written to");
+  const std::string system = postgres::to_string(
+      postgres::read_control_file(cluster_.data_directory).control.system_id);
+  if (!site.repository.is_registered({cluster_.name, system})) {
+    note(Level::bad,
+         fmt::format("the repository does not know system {} as cluster {}", system, cluster_.name),
+         "run `holdfast init` (after pg_upgrade with --new-system)");
+  }
+  look_at_backups(site);
+}
+
+void Doctor::look_at_backups(const Site& site) {
+  const Catalog catalog = read_catalog(site);
+  for (const UnreadableBackup& backup : catalog.unreadable) note(Level::bad, backup.why);
+  if (catalog.backups.empty()) {
+    note(Level::bad, "there is no backup", "take one with `holdfast backup`");
+    return;
+  }
+  const BackupInfo& newest = catalog.backups.back();
+  note(newest.is_damaged() ? Level::bad : Level::good,
+       fmt::format("newest backup {} of {}{}", newest.id.text, base::to_string(newest.stopped),
+                   newest.is_damaged() ? " holds damaged pages" : ""));
+  for (const SystemView& system : view_systems(site, catalog)) {
+    for (const RecoveryWindow& window : recovery_windows(system, system.history({}))) {
+      note(window.ends_in_hole ? Level::bad : Level::good,
+           "recovery window " + to_string(window),
+           window.ends_in_hole ? "take a new backup" : "");
+    }
+  }
+}
+
+}  // namespace
+
+bool Diagnosis::ok() const {
+  return std::ranges::none_of(findings,
+                              [](const Finding& each) { return each.level == Level::bad; });
+}
+
+std::string archive_command(const Configuration& configuration, const std::string& cluster) {
+  return fmt::format("{} --config {} wal push --cluster {} %p",
+                     shell_quoted(base::own_program().string()),
+                     shell_quoted(configuration.path.string()), cluster);
+}
+
+Diagnosis diagnose(const Configuration& configuration, const std::string& cluster, bool fix) {
+  return Doctor(configuration, configuration.cluster(cluster), fix).run();
+}
+
+}  // namespace holdfast::operations

@@ -1,0 +1,37 @@
+#include "operations/list.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace holdfast::operations {
+
+Listing list(const Site& site) {
+  Catalog catalog = read_catalog(site);
+  Listing listing;
+  for (const SystemView& system : view_systems(site, catalog)) {
+    const auto missing = system.coverage.missing_histories();
+    for (const postgres::Timeline timeline : system.coverage.timelines()) {
+      const bool no_history = std::ranges::find(missing, timeline) != missing.end();
+      listing.timelines.push_back({timeline, system.place.system_id, no_history});
+      if (!no_history) continue;
+      listing.warnings.push_back(fmt::format("{} is missing: timeline {} cannot be followed",
+                                             postgres::history_file_name(timeline), timeline.value));
+    }
+    const auto history = system.coverage.history(system.coverage.timelines().back());
+    if (!history) continue;
+    for (RecoveryWindow& window : recovery_windows(system, *history)) {
+      if (window.ends_in_hole) {
+        listing.warnings.push_back(
+            fmt::format("WAL is missing behind {}", postgres::to_string(window.to_lsn)));
+      }
+      listing.windows.push_back(std::move(window));
+    }
+  }
+  for (const UnreadableBackup& backup : catalog.unreadable) listing.warnings.push_back(backup.why);
+  listing.backups = std::move(catalog.backups);
+  listing.unreadable = std::move(catalog.unreadable);
+  return listing;
+}
+
+}  // namespace holdfast::operations

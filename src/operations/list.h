@@ -1,0 +1,28 @@
+#pragma once
+
+// `list`: the backups of a cluster, and what can be restored.
+
+#include <string>
+#include <vector>
+
+#include "operations/recovery_window.h"
+
+namespace holdfast::operations {
+
+struct ListedTimeline {
+  postgres::Timeline timeline;
+  std::string system_id;
+  bool history_missing = false;
+};
+
+struct Listing {
+  std::vector<BackupInfo> backups;
+  std::vector<UnreadableBackup> unreadable;
+  std::vector<RecoveryWindow> windows;       ///< of each system, on its newest timeline
+  std::vector<ListedTimeline> timelines;
+  std::vector<std::string> warnings;
+};
+
+Listing list(const Site& site);
+
+}  // namespace holdfast::operations
