@@ -208,6 +208,22 @@ Outcome run(const Command& command) {
   return outcome;
 }
 
+void become(const Command& command) {
+  std::vector<std::string> arguments = command.argv;
+  std::vector<std::string> environment = environment_of(command);
+  const std::vector<char*> argv = pointers(arguments);
+  const std::vector<char*> envp = pointers(environment);
+  if (command.user && (::setgroups(0, nullptr) != 0 || ::setgid(command.user->gid) != 0 ||
+                       ::setuid(command.user->uid) != 0)) {
+    fail_errno(fmt::format("become user {}", command.user->name), errno);
+  }
+  if (!command.directory.empty() && ::chdir(command.directory.c_str()) != 0) {
+    fail_errno(fmt::format("go to \"{}\"", command.directory.string()), errno);
+  }
+  ::execvpe(argv[0], argv.data(), envp.data());
+  fail_errno(fmt::format("run \"{}\"", command.argv[0]), errno);
+}
+
 std::string run_checked(const Command& command) {
   Outcome outcome = run(command);
   if (outcome.status == 0) return std::move(outcome.output);

@@ -45,6 +45,9 @@ Outcome run(const Command& command);
 /// Runs to the end; throws Error(io) with the last lines of stderr unless the status is 0.
 std::string run_checked(const Command& command);
 
+/// Turns this process into another program. Returns only by throwing.
+[[noreturn]] void become(const Command& command);
+
 /// A program that runs while we do something else. Ended (SIGTERM, then SIGKILL) by the destructor.
 class Child {
  public:

@@ -195,6 +195,13 @@ Rows Session::query(const std::string& sql, const std::vector<std::string>& para
   }
 }
 
+void Session::run_script(const std::string& sql) {
+  PGconn* handle = connection_->handle.get();
+  const Result result(PQexec(handle, sql.c_str()));
+  const ExecStatusType status = PQresultStatus(result.get());
+  if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) fail_query(handle, result.get());
+}
+
 std::string Session::value(const std::string& sql, const std::vector<std::string>& parameters) {
   Rows rows = query(sql, parameters);
   if (rows.size() != 1 || rows[0].size() != 1 || !rows[0][0]) {

@@ -33,6 +33,8 @@ class Session {
 
   /// Runs one statement; parameters are passed as text, apart from it.
   Rows query(const std::string& sql, const std::vector<std::string>& parameters = {});
+  /// Runs several statements, separated by semicolons.
+  void run_script(const std::string& sql);
   /// The one value of a statement that yields one row with one column which is not NULL.
   std::string value(const std::string& sql, const std::vector<std::string>& parameters = {});
   /// SHOW name; nullopt if the server has no such setting.

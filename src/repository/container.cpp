@@ -235,6 +235,13 @@ void ContainerReader::read_index() {
     FrameInfo frame;
     frame.offset = offset;
     frame.codec = static_cast<base::Codec>(in.u8());
+    if (frame.codec > base::Codec::lz4) {
+      throw base::Error(
+          Code::unsupported,
+          fmt::format("cannot read object \"{}\": its codec {} is unknown to this program",
+                      full_name_, static_cast<int>(frame.codec)),
+          "use a newer holdfast");
+    }
     frame.raw = static_cast<std::uint32_t>(in.varint_at_most(max_frame_bytes));
     frame.stored = static_cast<std::uint32_t>(in.varint_at_most(
         std::min<std::uint64_t>(size, std::numeric_limits<std::uint32_t>::max())));

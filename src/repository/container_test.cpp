@@ -191,6 +191,14 @@ TEST_P(Container, of_a_newer_format_is_refused_as_such) {
   EXPECT_EQ(code_of([&] { read(); }), Code::unsupported);
 }
 
+TEST_P(Container, of_an_unknown_codec_is_refused_as_such) {
+  ContainerWriter writer(store_, directory, name, Kind::pack, numbered(1), protection_);
+  Bytes body(10);
+  writer.add_compressed(static_cast<base::Codec>(3), 20, body);
+  ASSERT_TRUE(writer.commit());
+  EXPECT_EQ(code_of([&] { read(); }), Code::unsupported);
+}
+
 TEST_P(Container, of_a_name_that_exists_is_not_written_INV_2) {
   write(small);
   const Bytes whole = objects_->at(full_name);
