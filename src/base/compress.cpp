@@ -25,7 +25,7 @@ Compressor::Compressor(Effort effort) : state_(std::make_unique<State>()) {
     set(ZSTD_c_compressionLevel, 1);
     set(ZSTD_c_strategy, ZSTD_fast);
     set(ZSTD_c_windowLog, 18);
-    set(ZSTD_c_hashLog, 14);
+    set(ZSTD_c_hashLog, 13);
     set(ZSTD_c_minMatch, 5);
   }
   // What is compressed is sealed or checked as a whole; a second checksum would only cost.
