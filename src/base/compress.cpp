@@ -9,6 +9,8 @@ namespace holdfast::base {
 
 struct Compressor::State {
   ZSTD_CCtx* context = ZSTD_createCCtx();
+  std::unique_ptr<std::uint8_t[]> scratch;  // not zeroed for each frame, as a vector would be
+  std::size_t scratch_size = 0;
   ~State() { ZSTD_freeCCtx(context); }
 };
 
@@ -35,19 +37,21 @@ Compressor::Compressor(Effort effort) : state_(std::make_unique<State>()) {
 Compressor::~Compressor() = default;
 
 Codec Compressor::compress(View bytes, Bytes& out) {
-  const std::size_t start = out.size();
-  out.resize(start + ZSTD_compressBound(bytes.size()));
-  const std::size_t size = ZSTD_compress2(state_->context, out.data() + start, out.size() - start,
-                                          bytes.data(), bytes.size());
+  const std::size_t bound = ZSTD_compressBound(bytes.size());
+  if (state_->scratch_size < bound) {
+    state_->scratch = std::make_unique_for_overwrite<std::uint8_t[]>(bound);
+    state_->scratch_size = bound;
+  }
+  std::uint8_t* scratch = state_->scratch.get();
+  const std::size_t size = ZSTD_compress2(state_->context, scratch, bound, bytes.data(), bytes.size());
   if (ZSTD_isError(size) != 0) {
     fail(Code::internal, "could not compress: {}", ZSTD_getErrorName(size));
   }
   if (size >= bytes.size()) {
-    out.resize(start);
     out.insert(out.end(), bytes.begin(), bytes.end());
     return Codec::raw;
   }
-  out.resize(start + size);
+  out.insert(out.end(), scratch, scratch + size);
   return Codec::zstd;
 }
 

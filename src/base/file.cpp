@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -96,7 +97,8 @@ std::uint64_t file_size(const Fd& file, const fs::path& name) {
 std::optional<Bytes> read_file(const fs::path& path) {
   const std::optional<Fd> file = open_if_exists(path, O_RDONLY);
   if (!file) return std::nullopt;
-  Bytes bytes(file_size(*file, path));
+  // One byte more shows the end of an ordinary file without another allocation.
+  Bytes bytes(file_size(*file, path) + 1);
   std::size_t size = read_at(*file, bytes, 0, path);
   // Files of /proc and growing files say less than they hold.
   while (size == bytes.size()) {
@@ -111,6 +113,19 @@ Bytes read_existing_file(const fs::path& path) {
   std::optional<Bytes> bytes = read_file(path);
   if (!bytes) fail_errno(quoted("open", path), ENOENT);
   return *std::move(bytes);
+}
+
+MappedFile::MappedFile(const fs::path& path) {
+  const Fd file = open_file(path, O_RDONLY);
+  size_ = file_size(file, path);
+  if (size_ == 0) return;
+  void* start = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file.get(), 0);
+  if (start == MAP_FAILED) fail_errno(quoted("map", path), errno);
+  start_ = static_cast<const std::uint8_t*>(start);
+}
+
+MappedFile::~MappedFile() {
+  if (start_ != nullptr) ::munmap(const_cast<std::uint8_t*>(start_), size_);
 }
 
 void replace_file(const fs::path& path, View bytes, mode_t mode) {

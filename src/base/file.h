@@ -67,6 +67,20 @@ std::uint64_t file_size(const Fd& file, const fs::path& name);
 std::optional<Bytes> read_file(const fs::path& path);
 /// The whole file, which must be there.
 Bytes read_existing_file(const fs::path& path);
+/// A file mapped into memory: reading it copies nothing. The file must not be truncated meanwhile.
+class MappedFile {
+ public:
+  explicit MappedFile(const fs::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  View bytes() const { return {start_, size_}; }
+
+ private:
+  const std::uint8_t* start_ = nullptr;
+  std::size_t size_ = 0;
+};
+
 /// Replaces `path` in one step, durably: temporary file beside it, fsync, rename, fsync directory.
 void replace_file(const fs::path& path, View bytes, mode_t mode = 0600);
 /// mkdir -p whose new names are durable.

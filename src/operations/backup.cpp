@@ -109,6 +109,7 @@ void Run::remove_remains() {
 }
 
 void Run::begin() {
+  site_.repository.store().sweep_unfinished();
   objects_before_ = stored_objects();
   progress_.begin("waiting for a checkpoint", 0);
   const postgres::ControlFile& control = source_.control;

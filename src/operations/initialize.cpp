@@ -1,5 +1,9 @@
 #include "operations/initialize.h"
 
+#include <unistd.h>
+
+#include <cerrno>
+
 #include "base/error.h"
 #include "operations/source.h"
 #include "postgres/session.h"
@@ -10,6 +14,7 @@ namespace {
 
 using base::Code;
 using base::Error;
+using base::fs::path;
 
 constexpr std::string_view local_connection = "host=/var/run/postgresql dbname=postgres";
 
@@ -108,6 +113,16 @@ std::string make_kit(const Configuration& configuration, const repository::Repos
       }());
 }
 
+/// As root: what is made here belongs to the user who owns the data directory, because the server itself
+/// must write WAL to the repository and read the key.
+void give_to_cluster(const Configuration& configuration, const path& made) {
+  const auto owner = base::status_of(configuration.clusters.front().data_directory);
+  if (::geteuid() != 0 || !owner) return;
+  if (::chown(made.c_str(), owner->st_uid, owner->st_gid) != 0) {
+    base::fail_errno(fmt::format("change the owner of \"{}\"", made.string()), errno);
+  }
+}
+
 /// Opens the repository, or makes it.
 repository::Repository provide_repository(const Configuration& configuration, InitOutcome& outcome) {
   const RepositoryConfiguration& wanted = configuration.repository();
@@ -117,8 +132,19 @@ repository::Repository provide_repository(const Configuration& configuration, In
   }
   if (!wanted.key.key_file.empty() && !base::status_of(wanted.key.key_file)) {
     repository::make_key_file(wanted.key.key_file);
+    give_to_cluster(configuration, wanted.key.key_file);
     outcome.made_key_file = true;
     outcome.key_file = wanted.key.key_file;
+  }
+  if (const auto directory = store::directory_of(wanted.url); !base::status_of(directory)) {
+    base::make_directories(directory);
+    give_to_cluster(configuration, directory);
+    store = store::open_store(wanted.url);  // it looks at whom the directory belongs to
+  }
+  if (!wanted.key.passphrase.empty()) {
+    outcome.notes.push_back(
+        "archive_command and restore_command need HOLDFAST_PASSPHRASE in the server's environment; a "
+        "key file or key command does without");
   }
   auto created = repository::Repository::create(std::move(store), wanted.key);
   outcome.made_repository = true;

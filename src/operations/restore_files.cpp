@@ -238,8 +238,9 @@ class UnitWorker {
 
 void Restorer::make_directories() {
   const auto make = [](const path& directory, std::uint32_t mode, const std::string& owner) {
+    // A link to a directory (pg_wal on a disk of its own) stays what it is.
     const auto status = base::status_of(directory, false);
-    if (status && !S_ISDIR(status->st_mode)) base::fs::remove(directory);
+    if (status && !base::fs::is_directory(directory)) base::fs::remove(directory);
     base::make_directories(directory);
     base::fs::permissions(directory, static_cast<base::fs::perms>(mode));
     give_to(directory, owner);

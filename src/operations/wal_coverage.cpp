@@ -84,16 +84,24 @@ std::optional<Segment> WalCoverage::segment_for(const TimelineHistory& history,
   // which the timeline changed may exist on both; the younger file holds all of the older one's part.
   const Segment youngest{history.timeline_of_segment(number, size_), number};
   if (has(youngest)) return youngest;
-  // The switch lies in this segment, and the new timeline's file is not there (yet): the part before
-  // the switch can be had from the old one, but replay cannot go past it.
+  const Segment oldest{history.timeline_at({number * size_.bytes}), number};
+  if (has(oldest)) return oldest;
   return std::nullopt;
 }
 
 Lsn WalCoverage::contiguous_end(const TimelineHistory& history, Lsn from) const {
   std::uint64_t number = from.value / size_.bytes;
-  if (!segment_for(history, number)) return from;
-  while (segment_for(history, number)) ++number;
-  return {number * size_.bytes};
+  for (;; ++number) {
+    const auto segment = segment_for(history, number);
+    const Lsn start{number * size_.bytes};
+    if (!segment) return std::max(start, from);
+    // The file of the timeline that was left is good up to where it was left.
+    const auto left = history.end_of(segment->timeline);
+    if (left && *left < postgres::end_of(*segment, size_) &&
+        segment->timeline != history.timeline_of_segment(number, size_)) {
+      return std::max(*left, from);
+    }
+  }
 }
 
 bool WalCoverage::has_segment_behind(const TimelineHistory& history, Lsn lsn) const {

@@ -34,7 +34,8 @@ class WalCoverage {
   std::optional<postgres::Segment> segment_for(const postgres::TimelineHistory& history,
                                                std::uint64_t number) const;
   /// Going forward on `history` from the segment that holds `from`: the start of the first segment that
-  /// is missing. `from` itself if that segment is missing.
+  /// is missing, or the switch to a timeline whose first segment is missing. `from` itself if nothing
+  /// is there.
   postgres::Lsn contiguous_end(const postgres::TimelineHistory& history, postgres::Lsn from) const;
   /// Is there any segment of `history` at or behind `lsn`? If so, and `lsn` is a contiguous_end, then
   /// there is a hole at `lsn`.

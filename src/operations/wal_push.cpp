@@ -53,7 +53,7 @@ void check_content(const WalFileName& name, base::View bytes, postgres::SystemId
 }
 
 PushOutcome put(const repository::WalArchive& archive, postgres::SystemId system,
-                const base::fs::path& path, const WalFileName& name, const base::Bytes& bytes,
+                const base::fs::path& path, const WalFileName& name, base::View bytes,
                 unsigned workers) {
   const std::string file = path.filename().string();
   try {
@@ -69,7 +69,9 @@ PushOutcome put(const repository::WalArchive& archive, postgres::SystemId system
 
 PushOutcome push_wal(const Site& site, const base::fs::path& path, unsigned workers) {
   const WalFileName name = name_of(path);
-  const base::Bytes bytes = base::read_existing_file(path);
+  // PostgreSQL does not touch a segment while it is being archived.
+  const base::MappedFile file(path);
+  const base::View bytes = file.bytes();
   postgres::SystemId system;
   try {
     system = system_of(site, path, name, bytes);
@@ -90,7 +92,7 @@ PushOutcome push_wal(const Site& site, const base::fs::path& path, unsigned work
 
 PushOutcome push_wal_of(const repository::WalArchive& archive, postgres::SystemId system,
                         const base::fs::path& path, unsigned workers) {
-  return put(archive, system, path, name_of(path), base::read_existing_file(path), workers);
+  return put(archive, system, path, name_of(path), base::MappedFile(path).bytes(), workers);
 }
 
 }  // namespace holdfast::operations

@@ -50,16 +50,22 @@ OtherFile read_other(ByteReader& in) {
   OtherFile other;
   other.file = read_file(in);
   other.runs.resize(in.varint_at_most(in.left()));
+  std::uint64_t left = page_count(other.file.size);
   for (Run& run : other.runs) {
-    run.pages = in.varint();
-    if (in.u8() == 0) continue;
+    run.pages = in.varint_at_most(left);
+    if (run.pages == 0) in.corrupt("it holds an empty run");
+    left -= run.pages;
+    const std::uint8_t is_stored = in.u8();
+    if (is_stored > 1) in.corrupt("a run is neither stored nor zero");
+    if (is_stored == 0) continue;
     PackId pack;
     const base::View id = in.raw(pack.bytes.size());
     std::copy(id.begin(), id.end(), pack.bytes.begin());
     run.pack = pack;
-    run.slot = {static_cast<std::uint32_t>(
-        in.varint_at_most(std::numeric_limits<std::uint32_t>::max()))};
+    run.slot = {
+        static_cast<std::uint32_t>(in.varint_at_most(std::numeric_limits<std::uint32_t>::max()))};
   }
+  if (left != 0) in.corrupt("its runs do not cover a file");
   return other;
 }
 

@@ -124,6 +124,44 @@ TEST_P(Pack, describes_its_pages) {
   }
 }
 
+TEST_P(Pack, describes_also_files_that_gave_it_no_pages) {
+  PackId elsewhere{new_object_id()};
+  PackWriter into = writer();
+  into.begin_file(file("a"));
+  into.add(random_.bytes(page_bytes), 0);
+  into.note({file("b"), {{4, elsewhere, {9}}, {1, {}, {}}}});
+  into.finish();
+  base::Decompressor decompressor;
+  const PackDescription description = reader(into.packs()[0].id).description(decompressor);
+  ASSERT_EQ(description.others.size(), 1U);
+  const OtherFile& other = description.others[0];
+  EXPECT_EQ(other.file.path, "b");
+  ASSERT_EQ(other.runs.size(), 2U);
+  EXPECT_EQ(other.runs[0].pages, 4U);
+  EXPECT_EQ(*other.runs[0].pack, elsewhere);
+  EXPECT_EQ(other.runs[0].slot, Slot{9});
+  EXPECT_FALSE(other.runs[1].pack);
+}
+
+TEST_P(Pack, refuses_a_description_of_runs_that_do_not_cover_a_file) {
+  const PackId elsewhere{new_object_id()};
+  const std::vector<std::vector<repository::Run>> wrong = {{},
+                                                           {{4, elsewhere, {0}}},
+                                                           {{6, elsewhere, {0}}},
+                                                           {{5, {}, {}}, {1, {}, {}}},
+                                                           {{0, {}, {}}, {5, {}, {}}}};
+  for (const auto& runs : wrong) {
+    PackWriter into = writer();
+    into.begin_file(file("a"));
+    into.add(Bytes(page_bytes, 1), 0);
+    into.note({file("b"), runs});
+    into.finish();
+    base::Decompressor decompressor;
+    EXPECT_EQ(code_of([&] { reader(into.packs()[0].id).description(decompressor); }),
+              Code::corrupt);
+  }
+}
+
 TEST_P(Pack, rolls_over_and_describes_the_file_again) {
   PackWriter into = writer();
   const Bytes some = random_.bytes(frame_bytes);  // a frame of it does not compress

@@ -110,8 +110,8 @@ std::vector<Run> read_runs(ByteReader& in, const std::vector<PackId>& packs,
 void check_before_encoding(const FileEntry& file, std::string_view previous) {
   constexpr std::uint64_t last_slot = std::numeric_limits<std::uint32_t>::max();
   std::uint64_t covered = 0;
-  bool good = is_safe_path(file.path) && (previous.empty() || comes_before(previous, file.path)) && file.mode <= 07777 &&
-              file.size <= max_pages * page_bytes;
+  bool good = is_safe_path(file.path) && (previous.empty() || comes_before(previous, file.path)) &&
+              file.mode <= 07777 && file.size <= max_pages * page_bytes;
   for (const Run& run : file.runs) {
     covered += run.pages;
     good = good && run.pages > 0 && (!run.pack || run.pages <= last_slot - run.slot.value);
@@ -214,7 +214,8 @@ Shard decode_shard(base::View pack_bytes, base::View bytes) {
   std::string previous;
   for (FileEntry& file : shard.files) {
     file.path = read_path(in, previous);
-    if (!previous.empty() && !comes_before(previous, file.path)) in.corrupt("its files are not in order");
+    if (!previous.empty() && !comes_before(previous, file.path))
+      in.corrupt("its files are not in order");
     previous = file.path;
     file.size = in.varint_at_most(max_pages * page_bytes);
     file.mode = static_cast<std::uint32_t>(in.varint_at_most(07777));

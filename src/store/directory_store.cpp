@@ -22,6 +22,23 @@ base::Timestamp time_of(const struct stat& status) {
                          base::Microseconds(status.st_mtim.tv_nsec / 1000));
 }
 
+Owner owner_of(const path& root) {
+  const auto status = base::status_of(root);
+  if (::geteuid() != 0 || !status || status->st_uid == 0) return {};
+  return {status->st_uid, status->st_gid};
+}
+
+/// mkdir -p, durably, for an owner.
+void make_directories(const path& directory, const Owner& owner) {
+  if (!owner.uid) return base::make_directories(directory);
+  if (base::status_of(directory)) return;
+  make_directories(directory.parent_path(), owner);
+  base::make_directories(directory);
+  if (::chown(directory.c_str(), *owner.uid, owner.gid) != 0) {
+    base::fail_errno(fmt::format("change the owner of \"{}\"", directory.string()), errno);
+  }
+}
+
 class FileReader : public ObjectReader {
  public:
   FileReader(base::Fd file, path name)
@@ -44,14 +61,18 @@ class FileReader : public ObjectReader {
 
 class FileWriter : public ObjectWriter {
  public:
-  FileWriter(const path& root, path name) : name_(std::move(name)) {
+  FileWriter(const path& root, path name, const Owner& owner)
+      : name_(std::move(name)), owner_(owner) {
     const path directory = root / temporary_directory;
-    base::make_directories(directory);
+    make_directories(directory, owner_);
     std::string temporary = (directory / "XXXXXX").string();
     file_ = base::Fd(::mkostemp(temporary.data(), O_CLOEXEC));
     if (!file_) base::fail_errno(fmt::format("create \"{}\"", temporary), errno);
     temporary_ = temporary;
     ::flock(file_.get(), LOCK_EX | LOCK_NB);
+    if (owner_.uid && ::fchown(file_.get(), *owner_.uid, owner_.gid) != 0) {
+      base::fail_errno(fmt::format("change the owner of \"{}\"", temporary), errno);
+    }
   }
 
   ~FileWriter() override {
@@ -68,7 +89,7 @@ class FileWriter : public ObjectWriter {
 
   bool commit() override {
     base::sync_file(file_, name_);
-    base::make_directories(name_.parent_path());
+    make_directories(name_.parent_path(), owner_);
     const int result = ::link(temporary_.c_str(), name_.c_str());
     const int reason = errno;
     ::unlink(temporary_.c_str());
@@ -92,6 +113,7 @@ class FileWriter : public ObjectWriter {
   }
 
   path name_;
+  Owner owner_;
   path temporary_;
   base::Fd file_;
   std::uint64_t written_ = 0;
@@ -116,7 +138,7 @@ void list_below(const path& directory, const std::string& prefix, std::vector<Ob
 
 }  // namespace
 
-DirectoryStore::DirectoryStore(path root) : root_(std::move(root)) {}
+DirectoryStore::DirectoryStore(path root) : root_(std::move(root)), owner_(owner_of(root_)) {}
 
 path DirectoryStore::path_of(std::string_view name) const {
   check_name(name);
@@ -131,7 +153,7 @@ std::unique_ptr<ObjectReader> DirectoryStore::open(std::string_view name) {
 }
 
 std::unique_ptr<ObjectWriter> DirectoryStore::create(std::string_view name) {
-  return std::make_unique<FileWriter>(root_, path_of(name));
+  return std::make_unique<FileWriter>(root_, path_of(name), owner_);
 }
 
 std::optional<ObjectInfo> DirectoryStore::stat(std::string_view name) {
@@ -169,7 +191,7 @@ bool DirectoryStore::remove(std::string_view name) {
 
 std::string DirectoryStore::url() const { return "file://" + root_.string(); }
 
-std::size_t DirectoryStore::sweep_temporaries() {
+std::size_t DirectoryStore::sweep_unfinished() {
   const path directory = root_ / temporary_directory;
   const auto names = base::directory_names(directory);
   if (!names) return 0;

@@ -7,12 +7,19 @@
 // So a name that can be seen is durable and whole.
 //
 // A temporary file stays locked (flock) while its writer lives; what a dead writer left behind is
-// removed by `sweep_temporaries`.
+// removed by `sweep_unfinished`.
 
 #include "base/file.h"
 #include "store/object_store.h"
 
 namespace holdfast::store {
+
+/// Whom new files belong to. As root: to whoever owns the root directory, so that the server's user can
+/// go on with a repository that root has written to. Otherwise to us.
+struct Owner {
+  std::optional<uid_t> uid;
+  gid_t gid = 0;
+};
 
 class DirectoryStore : public ObjectStore {
  public:
@@ -24,14 +31,14 @@ class DirectoryStore : public ObjectStore {
   std::vector<ObjectInfo> list(std::string_view directory) override;
   std::vector<std::string> names(std::string_view directory) override;
   bool remove(std::string_view name) override;
+  std::size_t sweep_unfinished() override;
   std::string url() const override;
 
-  /// Removes temporary files whose writers are gone; returns how many.
-  std::size_t sweep_temporaries();
 
  private:
   base::fs::path path_of(std::string_view name) const;
   base::fs::path root_;
+  Owner owner_;
 };
 
 }  // namespace holdfast::store

@@ -69,14 +69,14 @@ TEST_F(DirectoryStoreTest, WP2_shows_nothing_of_an_object_that_was_not_committed
   }
   EXPECT_FALSE(store_.get("half"));
   EXPECT_TRUE(store_.list("").empty());
-  EXPECT_EQ(store_.sweep_temporaries(), 0U);
+  EXPECT_EQ(store_.sweep_unfinished(), 0U);
 }
 
 TEST_F(DirectoryStoreTest, sweeps_what_a_dead_writer_left_and_spares_a_living_one) {
   const auto living = store_.create("living");
   base::write_all(base::open_file(directory_.path() / "root" / ".tmp" / "dead", O_CREAT | O_WRONLY),
                   view("left behind"), "dead");
-  EXPECT_EQ(store_.sweep_temporaries(), 1U);
+  EXPECT_EQ(store_.sweep_unfinished(), 1U);
   living->append(view("still here"));
   EXPECT_TRUE(living->commit());
   EXPECT_EQ(base::text(*store_.get("living")), "still here");
@@ -94,7 +94,7 @@ TEST_F(DirectoryStoreTest, lists_by_name_and_only_below_the_directory) {
 TEST_F(DirectoryStoreTest, RC3_treats_temporary_looking_names_as_any_other) {
   ASSERT_TRUE(store_.put("x.json.tmp.y/z.tmp", view("live")));
   EXPECT_EQ(store_.list("").size(), 1U);
-  EXPECT_EQ(store_.sweep_temporaries(), 0U);
+  EXPECT_EQ(store_.sweep_unfinished(), 0U);
   EXPECT_TRUE(store_.get("x.json.tmp.y/z.tmp"));
 }
 

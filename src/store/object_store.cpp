@@ -19,7 +19,7 @@ bool ObjectStore::put(std::string_view name, base::View bytes) {
   return writer->commit();
 }
 
-std::unique_ptr<ObjectStore> open_store(const std::string& url) {
+base::fs::path directory_of(const std::string& url) {
   std::string_view path = url;
   if (path.starts_with("file://")) path.remove_prefix(7);
   if (!path.starts_with("/")) {
@@ -28,7 +28,11 @@ std::unique_ptr<ObjectStore> open_store(const std::string& url) {
                       "write it as file:///an/absolute/directory");
   }
   while (path.size() > 1 && path.ends_with("/")) path.remove_suffix(1);
-  return std::make_unique<DirectoryStore>(base::fs::path(path));
+  return path;
+}
+
+std::unique_ptr<ObjectStore> open_store(const std::string& url) {
+  return std::make_unique<DirectoryStore>(directory_of(url));
 }
 
 void check_name(std::string_view name) {

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/file.h"
 #include "base/time.h"
 
 namespace holdfast::store {
@@ -61,6 +62,8 @@ class ObjectStore {
   virtual std::vector<std::string> names(std::string_view directory) = 0;
   /// False if there was no such object. The removal is durable when this returns.
   virtual bool remove(std::string_view name) = 0;
+  /// Removes what writers that died left unfinished, where that can be told; returns how many.
+  virtual std::size_t sweep_unfinished() { return 0; }
   /// For messages: "file:///var/lib/holdfast".
   virtual std::string url() const = 0;
 
@@ -72,6 +75,9 @@ class ObjectStore {
 
 /// Opens the store at a URL: file:///DIRECTORY, or a plain absolute path.
 std::unique_ptr<ObjectStore> open_store(const std::string& url);
+
+/// The directory that a file:// URL means; throws Error(configuration) for another URL.
+base::fs::path directory_of(const std::string& url);
 
 /// Throws Error(usage) for a name that a store must not be asked for (empty, "..", a leading dot in a
 /// part, characters that some store or shell would treat in its own way).

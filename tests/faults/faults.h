@@ -166,17 +166,27 @@ class Damage {
   base::Bytes bytes_;
 };
 
-/// The repository as it was at the end of its life.
+/// The backups that are committed, the oldest first.
 inline std::vector<std::string> backup_ids(const Place& place) {
   std::vector<std::string> ids;
   const Result listed = place.holdfast({"list", "--json"});
   if (listed.status != 0 && listed.status != status_of(base::Code::corrupt)) {
     throw std::runtime_error("list failed: " + listed.errors);
   }
-  for (const auto& each : listed.json().at("backups")) {
-    if (each.contains("stop_lsn")) ids.push_back(each.at("id"));
-  }
+  const nlohmann::json document = listed.json();
+  for (const auto& each : document.at("backups")) ids.push_back(each.at("id"));
   return ids;
+}
+
+/// Starts a cluster again and tells the configuration where it listens now.
+inline void start_again(const Place& place, Cluster& cluster) {
+  const std::string before = cluster.connection();
+  cluster.start();
+  std::string text(base::text(base::read_existing_file(place.configuration())));
+  const std::size_t at = text.find(before);
+  if (at == std::string::npos) throw std::runtime_error("the configuration has another connection");
+  text.replace(at, before.size(), cluster.connection());
+  base::replace_file(place.configuration(), base::view(text), 0644);
 }
 
 /// Promises INV-1 of all that is there: whatever is committed verifies.

@@ -24,9 +24,14 @@ class Damage : public testing::Test {
     base::write_at(base::open_file(file_, O_WRONLY), bytes, page * page_bytes + offset, file_);
   }
 
+  void start() {
+    source_->start();
+    point_configuration_at(place_, *source_);  // its socket is another one now
+  }
+
   /// Starts the server again, takes a backup that must notice, and returns it as JSON.
   nlohmann::json backup_of_damage() {
-    source_->start();
+    start();
     const Result result = place_.holdfast({"backup", "--json"});
     EXPECT_EQ(result.status, damaged_status) << result.errors;
     EXPECT_NE(result.errors.find("damaged pages"), std::string::npos) << result.errors;
@@ -71,7 +76,7 @@ TEST_F(Damage, BK6_a_page_whose_pd_upper_is_zero_is_no_new_page) {
 
 TEST_F(Damage, a_page_that_is_zero_throughout_is_a_new_page_and_no_damage) {
   write(2, 0, base::Bytes(page_bytes, 0));
-  source_->start();
+  start();
   EXPECT_EQ(place_.must({"backup", "--json"}).json().at("state"), "good");
 }
 
