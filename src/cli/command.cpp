@@ -1,5 +1,7 @@
 #include "cli/command.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -172,9 +174,27 @@ int failure(int argc, char** argv, Code code) {
   return base::info(code).exit_status;
 }
 
+/// What is printed must not go into a file that happens to get the number of a closed stream; and a
+/// limit on the size of files is an error of the write, not a reason to die in the middle.
+void prepare_process() {
+  for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; ++stream) {
+    if (::fcntl(stream, F_GETFD) < 0) static_cast<void>(::open("/dev/null", O_RDWR));
+  }
+  ::signal(SIGXFSZ, SIG_IGN);
+}
+
+/// Output that did not get to where it should is not to be taken for all of it.
+void check_output() {
+  std::cout.flush();
+  if (std::cout.good() && std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  throw Error(Code::io, "could not write the output: the command itself is done",
+              "see whether the file system that it goes to is full");
+}
+
 }  // namespace
 
 int run(int argc, char** argv) {
+  prepare_process();
   Invocation invocation;
   CLI::App app{"Holdfast: disaster recovery for PostgreSQL that proves itself.", "holdfast"};
   app.set_version_flag("--version", "holdfast " HOLDFAST_VERSION);
@@ -191,6 +211,7 @@ int run(int argc, char** argv) {
   app.footer("Each command has its own --help.");
   try {
     app.parse(argc, argv);
+    check_output();
     return invocation.exit_status;
   } catch (const CLI::Success& done) {
     return app.exit(done);  // --help, --version

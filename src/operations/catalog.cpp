@@ -93,10 +93,19 @@ BackupInfo backup_info(const json& document, const repository::ClusterPlace& pla
   return backup;
 }
 
+repository::Repository open_repository(const RepositoryConfiguration& configuration) {
+  auto opened = repository::Repository::open(store::open_store(configuration.url), configuration.key);
+  if (opened.encrypted() || !configuration.encrypted) return opened;
+  throw Error(Code::key,
+              fmt::format("cannot use the repository at {}: it is not encrypted, and the configuration "
+                          "does not say that it may be so",
+                          configuration.url),
+              "set encryption = \"none\" in its section if that is right");
+}
+
 Site open_site(const Configuration& configuration, const std::string& cluster) {
-  const RepositoryConfiguration& repository = configuration.repository();
   return {configuration, configuration.cluster(cluster),
-          repository::Repository::open(store::open_store(repository.url), repository.key)};
+          open_repository(configuration.repository())};
 }
 
 Catalog read_catalog(const Site& site) {

@@ -53,6 +53,9 @@ struct Site {
   const ClusterConfiguration& cluster;
   repository::Repository repository;
 };
+/// Opens it, and refuses one that is not encrypted unless the configuration says so: plaintext must never
+/// be stored because somebody put another repository in its place (TRAPS EK2).
+repository::Repository open_repository(const RepositoryConfiguration& configuration);
 Site open_site(const Configuration& configuration, const std::string& cluster);
 
 struct UnreadableBackup {

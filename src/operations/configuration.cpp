@@ -113,7 +113,8 @@ RepositoryConfiguration read_repository(const base::fs::path& path, const std::s
     refuse(path, section.where(), fmt::format("unknown encryption \"{}\"", encryption),
            "leave it out for AES-256-GCM, or set it to \"none\"");
   }
-  if (encryption == "none") {
+  repository.encrypted = encryption != "none";
+  if (!repository.encrypted) {
     if (!repository.key.empty()) {
       refuse(path, section.where(), "encryption = \"none\" and a key exclude each other");
     }
@@ -244,7 +245,7 @@ std::string write_configuration(const ClusterConfiguration& cluster,
     text += fmt::format("key_file = {}\n", quoted(repository.key.key_file));
   } else if (!repository.key.key_command.empty()) {
     text += fmt::format("key_command = {}\n", quoted(repository.key.key_command));
-  } else if (repository.key.passphrase.empty()) {
+  } else if (!repository.encrypted) {
     text += "encryption = \"none\"\n";
   } else {
     text += "# The passphrase is read from HOLDFAST_PASSPHRASE.\n";

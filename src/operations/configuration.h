@@ -23,7 +23,8 @@ struct ClusterConfiguration {
 struct RepositoryConfiguration {
   std::string name;
   std::string url;
-  repository::KeySource key;    ///< empty only with encryption = "none"
+  repository::KeySource key;
+  bool encrypted = true;        ///< false only if the file says encryption = "none"
 };
 
 struct Configuration {

@@ -54,6 +54,7 @@ RepositoryConfiguration describe_repository(const InitRequest& request) {
   repository.name = "local";
   repository.url = request.repository.empty() ? "file:///var/lib/holdfast" : request.repository;
   repository.key = request.key;
+  repository.encrypted = request.encrypt;
   if (request.encrypt && repository.key.empty()) {
     repository.key.key_file =
         (base::fs::absolute(request.configuration).parent_path() / "holdfast.key").string();
@@ -128,7 +129,7 @@ repository::Repository provide_repository(const Configuration& configuration, In
   const RepositoryConfiguration& wanted = configuration.repository();
   auto store = store::open_store(wanted.url);
   if (repository::Repository::exists(*store)) {
-    return repository::Repository::open(std::move(store), wanted.key);
+    return open_repository(wanted);
   }
   if (!wanted.key.key_file.empty() && !base::status_of(wanted.key.key_file)) {
     repository::make_key_file(wanted.key.key_file);
@@ -148,6 +149,9 @@ repository::Repository provide_repository(const Configuration& configuration, In
   }
   auto created = repository::Repository::create(std::move(store), wanted.key);
   outcome.made_repository = true;
+  if (created.key.has_value() != wanted.encrypted) {
+    base::fail(Code::internal, "the repository is not as encrypted as it was to be");
+  }
   if (created.key) outcome.recovery_kit = make_kit(configuration, created.repository, *created.key);
   return std::move(created.repository);
 }

@@ -6,6 +6,9 @@
 
 namespace holdfast::operations {
 
+using base::Code;
+using base::Error;
+
 Listing list(const Site& site) {
   Catalog catalog = read_catalog(site);
   Listing listing;
@@ -20,7 +23,16 @@ Listing list(const Site& site) {
     }
     const auto history = system.coverage.history(system.coverage.timelines().back());
     if (!history) continue;
-    for (RecoveryWindow& window : recovery_windows(system, *history)) {
+    std::vector<RecoveryWindow> windows;
+    try {
+      windows = recovery_windows(system, *history);
+    } catch (const Error& error) {
+      // The backups are listed all the same; what cannot be read is a finding here.
+      if (error.code() != Code::corrupt) throw;
+      listing.warnings.push_back(
+          fmt::format("cannot tell the recovery window: {}; run `holdfast verify`", error.message()));
+    }
+    for (RecoveryWindow& window : windows) {
       if (window.ends_in_hole) {
         listing.warnings.push_back(
             fmt::format("WAL is missing behind {}", postgres::to_string(window.to_lsn)));

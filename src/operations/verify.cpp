@@ -40,16 +40,16 @@ std::optional<std::string> damage_of(const Work& work) {
 
 class SystemVerifier {
  public:
-  SystemVerifier(const Site& site, const SystemView& system, unsigned workers,
+  SystemVerifier(const Site& site, SystemView system, unsigned workers,
                  base::Progress& progress, VerifyReport& report)
-      : repository_(site.repository), system_(system), workers_(workers), progress_(progress),
-        report_(report), backups_(site.repository, system.place),
-        directory_(system.place.directory()) {}
+      : repository_(site.repository), system_(std::move(system)), workers_(workers), progress_(progress),
+        report_(report), backups_(site.repository, system_.place),
+        directory_(system_.place.directory()) {}
 
   void run() {
     read_packs();
+    read_wal();  // first: a segment that cannot be read is none, for backups and windows
     for (const BackupInfo& backup : system_.backups) check_backup(backup);
-    read_wal();
     check_timelines();
     count_orphans();
   }
@@ -66,7 +66,7 @@ class SystemVerifier {
   void count_orphans();
 
   const repository::Repository& repository_;
-  const SystemView& system_;
+  SystemView system_;
   unsigned workers_;
   base::Progress& progress_;
   VerifyReport& report_;
@@ -118,8 +118,14 @@ void SystemVerifier::read_packs() {
   std::uint64_t total = 0;
   for (const store::ObjectInfo& object : repository_.store().list(directory_ + "/packs")) {
     PackId id;
-    static_cast<repository::ObjectId&>(id) =
-        repository::parse_object_id(object.name.substr(object.name.rfind('/') + 1));
+    const auto stray = damage_of([&] {
+      static_cast<repository::ObjectId&>(id) =
+          repository::parse_object_id(object.name.substr(object.name.rfind('/') + 1));
+    });
+    if (stray) {
+      report_.problems.push_back(fmt::format("\"{}\" is no pack", object.name));
+      continue;
+    }
     ids.push_back(id);
     total += object.size;
     pack_sizes_[object.name] = object.size;
@@ -193,7 +199,7 @@ void SystemVerifier::check_wal_of(const BackupInfo& backup, std::vector<std::str
     const auto size = system_.coverage.segment_size();
     const auto hole = system_.coverage.contiguous_end(*history, backup.start);
     problems.push_back(fmt::format(
-        "it cannot be made consistent: WAL segment {} is missing",
+        "it cannot be made consistent: WAL segment {} is missing or corrupt",
         postgres::file_name(postgres::segment_at(backup.timeline, hole, size), size)));
   }
 }
@@ -254,6 +260,12 @@ void SystemVerifier::read_wal() {
       if (!damage) continue;
       const std::lock_guard lock(mutex);
       report_.problems.push_back(fmt::format("WAL file {}: {}", names[i], *damage));
+      const auto name = postgres::parse_wal_file_name(names[i]);
+      const auto segment =
+          name ? name->segment(system_.coverage.segment_size()) : std::optional<postgres::Segment>();
+      if (segment && name->kind == postgres::WalFileName::Kind::segment) {
+        system_.coverage.forget(*segment);
+      }
     }
   });
   report_.wal_segments += names.size();

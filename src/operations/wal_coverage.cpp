@@ -30,9 +30,15 @@ WalCoverage::WalCoverage(const repository::WalArchive& archive, SegmentSize size
   }
   for (const std::string& file : archive.histories()) {
     const auto name = postgres::parse_wal_file_name(file);
-    const auto bytes = name ? archive.get(file) : std::nullopt;
-    if (!bytes) continue;
-    histories_.emplace(name->timeline, TimelineHistory(name->timeline, base::text(*bytes)));
+    if (!name) continue;
+    try {
+      const auto bytes = archive.get(file);
+      if (!bytes) continue;
+      histories_.emplace(name->timeline, TimelineHistory(name->timeline, base::text(*bytes)));
+    } catch (const base::Error& error) {
+      if (error.code() != base::Code::corrupt) throw;
+      corrupt_histories_.push_back(name->timeline);
+    }
   }
 }
 
@@ -40,6 +46,7 @@ std::vector<Timeline> WalCoverage::timelines() const {
   std::vector<Timeline> found{Timeline{1}};
   for (const auto& [timeline, spans] : segments_) found.push_back(timeline);
   for (const auto& [timeline, history] : histories_) found.push_back(timeline);
+  found.insert(found.end(), corrupt_histories_.begin(), corrupt_histories_.end());
   std::sort(found.begin(), found.end());
   found.erase(std::unique(found.begin(), found.end()), found.end());
   return found;
@@ -56,7 +63,7 @@ std::vector<Timeline> WalCoverage::missing_histories() const {
   std::vector<Timeline> missing;
   // Only timelines that somebody must have been on: those that left WAL, and the ancestors of those
   // that left a history. (A timeline number that a failed promotion skipped leaves neither.)
-  std::vector<Timeline> needed;
+  std::vector<Timeline> needed = corrupt_histories_;
   for (const auto& [timeline, spans] : segments_) needed.push_back(timeline);
   for (const auto& [timeline, history] : histories_) {
     for (const TimelineHistory::Switch& each : history.switches()) needed.push_back(each.from);
@@ -67,6 +74,21 @@ std::vector<Timeline> WalCoverage::missing_histories() const {
     if (timeline.value > 1 && !histories_.contains(timeline)) missing.push_back(timeline);
   }
   return missing;
+}
+
+void WalCoverage::forget(Segment segment) {
+  const auto spans = segments_.find(segment.timeline);
+  if (spans == segments_.end()) return;
+  std::vector<Span> left;
+  for (const Span& span : spans->second) {
+    if (segment.number < span.first || segment.number > span.last) {
+      left.push_back(span);
+      continue;
+    }
+    if (span.first < segment.number) left.push_back({span.first, segment.number - 1});
+    if (segment.number < span.last) left.push_back({segment.number + 1, span.last});
+  }
+  spans->second = std::move(left);
 }
 
 bool WalCoverage::has(Segment segment) const {

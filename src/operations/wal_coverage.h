@@ -29,6 +29,11 @@ class WalCoverage {
   /// the newest timeline must not end at such a hole (pitfall B32, TRAPS WF2).
   std::vector<postgres::Timeline> missing_histories() const;
 
+  /// Timelines whose history file is there but cannot be read. They count as missing ones, too.
+  const std::vector<postgres::Timeline>& corrupt_histories() const { return corrupt_histories_; }
+
+  /// For who has found that a segment cannot be read: from now on it is missing (TRAPS VE10).
+  void forget(postgres::Segment segment);
   bool has(postgres::Segment segment) const;
   /// The segment that replay on `history` reads for number `number`, if the archive has it.
   std::optional<postgres::Segment> segment_for(const postgres::TimelineHistory& history,
@@ -53,6 +58,7 @@ class WalCoverage {
   postgres::SegmentSize size_;
   std::map<postgres::Timeline, std::vector<Span>> segments_;
   std::map<postgres::Timeline, postgres::TimelineHistory> histories_;
+  std::vector<postgres::Timeline> corrupt_histories_;
 };
 
 /// Reads the records of `history` from the first one at or after `from`, segment by segment, and calls

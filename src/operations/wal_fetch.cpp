@@ -124,6 +124,7 @@ class Fetcher {
     const auto segment = size ? parsed_.segment(*size) : std::nullopt;
     if (!segment) return;  // the archive is empty
     const WalCoverage coverage(archive_, *size);
+    check_histories(coverage);
     for (const postgres::Timeline timeline : coverage.timelines()) {
       const auto history = coverage.history(timeline);
       // Only where replay on this history would read this very file.
@@ -140,9 +141,18 @@ class Fetcher {
     }
   }
 
+  /// What cannot be read may be what shows that there must be more.
+  void check_histories(const WalCoverage& coverage) const {
+    for (const postgres::Timeline timeline : coverage.corrupt_histories()) {
+      base::fail(Code::corrupt, "cannot tell whether WAL file {} should be there: {} is corrupt", name_,
+                 postgres::history_file_name(timeline));
+    }
+  }
+
   void check_history_absence() const {
-    for (const postgres::Timeline missing :
-         WalCoverage(archive_, segment_size().value_or(SegmentSize{})).missing_histories()) {
+    const WalCoverage coverage(archive_, segment_size().value_or(SegmentSize{}));
+    check_histories(coverage);
+    for (const postgres::Timeline missing : coverage.missing_histories()) {
       if (missing != parsed_.timeline) continue;
       base::fail(Code::wal_missing,
                  "cannot find {} in the repository, though there is WAL of its timeline or of one "

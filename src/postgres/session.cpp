@@ -1,11 +1,13 @@
 #include "postgres/session.h"
 
 #include <libpq-fe.h>
+#include <poll.h>
 
 #include <charconv>
 #include <cstdlib>
 
 #include "base/error.h"
+#include "base/workers.h"
 
 namespace holdfast::postgres {
 
@@ -145,6 +147,27 @@ std::string text_of_hex(const std::optional<std::string>& hex) {
   return hex ? std::string(base::text(base::from_hex(*hex))) : std::string();
 }
 
+/// As PQexecParams does, but a signal that asks us to stop is heeded while the server works: a
+/// checkpoint or a lock may take long.
+Result execute(PGconn* connection, const std::string& sql,
+               const std::vector<const char*>& values) {
+  if (PQsendQueryParams(connection, sql.c_str(), static_cast<int>(values.size()), nullptr,
+                        values.data(), nullptr, nullptr, 0) != 1) {
+    return nullptr;
+  }
+  while (PQisBusy(connection) == 1) {
+    base::stop_if_interrupted();
+    pollfd socket{PQsocket(connection), POLLIN, 0};
+    ::poll(&socket, 1, 200);
+    if (PQconsumeInput(connection) != 1) break;
+  }
+  Result last;
+  for (Result next(PQgetResult(connection)); next; next.reset(PQgetResult(connection))) {
+    last = std::move(next);
+  }
+  return last;
+}
+
 }  // namespace
 
 struct Session::Connection {
@@ -183,8 +206,7 @@ Rows Session::query(const std::string& sql, const std::vector<std::string>& para
     values.push_back(parameter.c_str());
   }
   PGconn* handle = connection_->handle.get();
-  const Result result(PQexecParams(handle, sql.c_str(), static_cast<int>(values.size()), nullptr,
-                                   values.data(), nullptr, nullptr, 0));
+  const Result result = execute(handle, sql, values);
   switch (PQresultStatus(result.get())) {
     case PGRES_TUPLES_OK:
     case PGRES_COMMAND_OK:

@@ -68,7 +68,8 @@ class FrameGuard {
 /// Writes one container. Belongs to one thread.
 class ContainerWriter {
  public:
-  /// `name` is the object's name below the cluster's directory; it is part of what is sealed.
+  /// The object will be `directory`/`name`. That full name is part of what is sealed: an object of
+  /// another cluster or system does not open here, whatever it is called.
   ContainerWriter(store::ObjectStore& store, const std::string& directory, const std::string& name,
                   Kind kind, const ObjectId& id, const Protection& protection);
 

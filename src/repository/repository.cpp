@@ -145,6 +145,8 @@ bool Repository::is_registered(const ClusterPlace& place) const {
 std::vector<std::string> Repository::systems(const std::string& cluster) const {
   std::vector<std::pair<base::Timestamp, std::string>> found;
   for (const std::string& name : store_->names("clusters/" + cluster)) {
+    const bool number = std::ranges::all_of(name, [](char c) { return c >= '0' && c <= '9'; });
+    if (!number) continue;
     const auto marker_of_system = store_->stat("clusters/" + cluster + "/" + name + "/system.json");
     if (marker_of_system) found.emplace_back(marker_of_system->written, name);
   }
@@ -155,7 +157,9 @@ std::vector<std::string> Repository::systems(const std::string& cluster) const {
 }
 
 std::vector<std::string> Repository::clusters() const {
-  return store_->names("clusters");
+  std::vector<std::string> names = store_->names("clusters");
+  std::erase_if(names, [](const std::string& name) { return !is_cluster_name(name); });
+  return names;
 }
 
 }  // namespace holdfast::repository

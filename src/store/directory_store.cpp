@@ -59,18 +59,35 @@ class FileReader : public ObjectReader {
   std::uint64_t size_;
 };
 
+void list_below(const path& directory, const std::string& prefix, std::vector<ObjectInfo>& found) {
+  const auto names = base::directory_names(directory);
+  if (!names) return;
+  for (const std::string& name : *names) {
+    if (name.starts_with(".")) continue;
+    const auto status = base::status_of(directory / name);
+    if (!status) continue;  // removed since the directory was read
+    if (S_ISDIR(status->st_mode)) {
+      list_below(directory / name, prefix + name + "/", found);
+    } else {
+      found.push_back({prefix + name, static_cast<std::uint64_t>(status->st_size),
+                       time_of(*status)});
+    }
+  }
+}
+
+}  // namespace
+
 class FileWriter : public ObjectWriter {
  public:
-  FileWriter(const path& root, path name, const Owner& owner)
-      : name_(std::move(name)), owner_(owner) {
-    const path directory = root / temporary_directory;
-    make_directories(directory, owner_);
+  FileWriter(DirectoryStore& store, path name) : store_(store), name_(std::move(name)) {
+    const path directory = store.root_ / temporary_directory;
+    make_directories(directory, store.owner_);
     std::string temporary = (directory / "XXXXXX").string();
     file_ = base::Fd(::mkostemp(temporary.data(), O_CLOEXEC));
     if (!file_) base::fail_errno(fmt::format("create \"{}\"", temporary), errno);
     temporary_ = temporary;
     ::flock(file_.get(), LOCK_EX | LOCK_NB);
-    if (owner_.uid && ::fchown(file_.get(), *owner_.uid, owner_.gid) != 0) {
+    if (store.owner_.uid && ::fchown(file_.get(), *store.owner_.uid, store.owner_.gid) != 0) {
       base::fail_errno(fmt::format("change the owner of \"{}\"", temporary), errno);
     }
   }
@@ -89,7 +106,7 @@ class FileWriter : public ObjectWriter {
 
   bool commit() override {
     base::sync_file(file_, name_);
-    make_directories(name_.parent_path(), owner_);
+    store_.prepare_directory(name_.parent_path());
     const int result = ::link(temporary_.c_str(), name_.c_str());
     const int reason = errno;
     ::unlink(temporary_.c_str());
@@ -112,31 +129,13 @@ class FileWriter : public ObjectWriter {
     started_ = written_;
   }
 
+  DirectoryStore& store_;
   path name_;
-  Owner owner_;
   path temporary_;
   base::Fd file_;
   std::uint64_t written_ = 0;
   std::uint64_t started_ = 0;
 };
-
-void list_below(const path& directory, const std::string& prefix, std::vector<ObjectInfo>& found) {
-  const auto names = base::directory_names(directory);
-  if (!names) return;
-  for (const std::string& name : *names) {
-    if (name.starts_with(".")) continue;
-    const auto status = base::status_of(directory / name);
-    if (!status) continue;  // removed since the directory was read
-    if (S_ISDIR(status->st_mode)) {
-      list_below(directory / name, prefix + name + "/", found);
-    } else {
-      found.push_back({prefix + name, static_cast<std::uint64_t>(status->st_size),
-                       time_of(*status)});
-    }
-  }
-}
-
-}  // namespace
 
 DirectoryStore::DirectoryStore(path root) : root_(std::move(root)), owner_(owner_of(root_)) {}
 
@@ -153,7 +152,22 @@ std::unique_ptr<ObjectReader> DirectoryStore::open(std::string_view name) {
 }
 
 std::unique_ptr<ObjectWriter> DirectoryStore::create(std::string_view name) {
-  return std::make_unique<FileWriter>(root_, path_of(name), owner_);
+  return std::make_unique<FileWriter>(*this, path_of(name));
+}
+
+/// Makes a directory and the way to it durable. One that exists is synced as well, once in our life: who
+/// made it may have died before he did that.
+void DirectoryStore::prepare_directory(const path& directory) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (durable_.contains(directory)) return;
+  }
+  make_directories(directory, owner_);
+  for (path up = directory; up != root_ && up.has_relative_path(); up = up.parent_path()) {
+    base::sync_directory(up.parent_path());
+  }
+  const std::lock_guard lock(mutex_);
+  durable_.insert(directory);
 }
 
 std::optional<ObjectInfo> DirectoryStore::stat(std::string_view name) {

@@ -9,6 +9,9 @@
 // A temporary file stays locked (flock) while its writer lives; what a dead writer left behind is
 // removed by `sweep_unfinished`.
 
+#include <mutex>
+#include <set>
+
 #include "base/file.h"
 #include "store/object_store.h"
 
@@ -20,6 +23,8 @@ struct Owner {
   std::optional<uid_t> uid;
   gid_t gid = 0;
 };
+
+class FileWriter;
 
 class DirectoryStore : public ObjectStore {
  public:
@@ -37,8 +42,13 @@ class DirectoryStore : public ObjectStore {
 
  private:
   base::fs::path path_of(std::string_view name) const;
+  friend class FileWriter;
+  void prepare_directory(const base::fs::path& directory);
+
   base::fs::path root_;
   Owner owner_;
+  std::mutex mutex_;
+  std::set<base::fs::path> durable_;  ///< directories whose way from the root was synced by us
 };
 
 }  // namespace holdfast::store

@@ -60,7 +60,7 @@ TEST_P(Interrupt, a_backup_that_waits_for_the_server_stops_too) {
   await(
       [&] {
         return cluster_->sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = "
-                             "'holdfast' AND query ~ 'backup' AND state = 'active'") == "1";
+                             "'holdfast' AND query ~ 'backup_start' AND pid <> pg_backend_pid()") == "1";
       },
       "pg_backup_start");
   expect_interrupted(backup);

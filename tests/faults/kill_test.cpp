@@ -109,7 +109,9 @@ TEST_F(Kill, wal_fetch_leaves_a_whole_segment_or_none) {
   for (int round = 0; round < 2 * rounds(); ++round) {
     fs::remove(fetched);
     kill_sometime(fetch);
-    if (fs::exists(fetched)) EXPECT_EQ(base::read_existing_file(fetched), expected);
+    if (fs::exists(fetched)) {
+      EXPECT_EQ(base::read_existing_file(fetched), expected);
+    }
     place_.must(fetch);
     EXPECT_EQ(base::read_existing_file(fetched), expected);
   }

@@ -60,7 +60,9 @@ class WrongInput : public ::testing::Test {
     const Result fetched = place_.holdfast({"wal", "fetch", "000000010000000000000001", "x"}, environment);
     EXPECT_GT(fetched.status, 125);
     EXPECT_FALSE(fs::exists(place_.path("x")));
-    if (there) EXPECT_EQ(tree(place_.repository()), before) << "the repository was changed";
+    if (there) {
+      EXPECT_EQ(tree(place_.repository()), before) << "the repository was changed";
+    }
   }
 
   Place place_;

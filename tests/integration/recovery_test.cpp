@@ -1,6 +1,7 @@
 // A server that recovers through `wal fetch`: it gets to its target, or it stops. It never takes a
 // fault for the end of WAL, promotes itself, and calls that a success.
 
+#include "base/error.h"
 #include "harness/witness.h"
 #include "postgres/control_file.h"
 

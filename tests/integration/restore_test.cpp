@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "harness/witness.h"
 
 namespace holdfast::tests {

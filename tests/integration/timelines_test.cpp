@@ -1,5 +1,6 @@
 // Promotions: several timelines in one repository, and which of them a restore follows.
 
+#include "base/error.h"
 #include "harness/witness.h"
 #include "postgres/control_file.h"
 
