@@ -4,13 +4,16 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <thread>
 
 #include "base/workers.h"
+#include "postgres/lsn.h"
 
 namespace holdfast::cli {
 
@@ -166,11 +169,14 @@ bool confirmed(const std::string& question) {
 namespace {
 
 /// For PostgreSQL a restore_command that ends with 1 to 125 has not found the file, and recovery is over
-/// (pitfall B31). So a `wal fetch` that could not even be understood must not end like that.
+/// (pitfall B31). So a `wal fetch` that could not even be understood, however it is misspelt, must not
+/// end like that: it is known by its name, or by the bare name of a WAL file, which nothing else takes.
 int failure(int argc, char** argv, Code code) {
-  for (int i = 1; i + 1 < argc; ++i) {
-    if (std::string_view(argv[i]) == "wal" && std::string_view(argv[i + 1]) == "fetch") return 200;
-  }
+  const std::span<char*> words(argv, static_cast<std::size_t>(argc));
+  const auto is_about_fetching = [](std::string_view word) {
+    return word == "fetch" || postgres::parse_wal_file_name(word).has_value();
+  };
+  if (std::ranges::any_of(words.subspan(1), is_about_fetching)) return 200;
   return base::info(code).exit_status;
 }
 
@@ -216,7 +222,12 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& done) {
     return app.exit(done);  // --help, --version
   } catch (const CLI::ParseError& wrong) {
-    print_error(invocation, Error(Code::usage, wrong.what(), "see `holdfast --help`"));
+    const std::vector<std::string> unknown = app.remaining();
+    print_error(invocation, Error(Code::usage,
+                                  unknown.empty()
+                                      ? std::string(wrong.what())
+                                      : fmt::format("cannot understand \"{}\"", unknown.front()),
+                                  "see `holdfast --help`"));
     return failure(argc, argv, Code::usage);
   } catch (const Error& error) {
     print_error(invocation, error);

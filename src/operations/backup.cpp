@@ -142,6 +142,13 @@ void Run::copy() {
   request.checksums = info_.checksums;
   request.segment_blocks = source_.control.relation_segment_blocks;
   request.workers = request_.workers;
+  request.check = [this] {
+    lease_.check();
+    if (!session_.alive()) {
+      throw Error(Code::unreachable, "could not go on with the backup: the server is gone",
+                  "start it, and run the backup again");
+    }
+  };
   copied_ = copy_files(site_.repository, backups_, request, progress_);
   map_.directories = copied_.directories;
   for (const postgres::Tablespace& tablespace :
@@ -217,7 +224,8 @@ void Run::write_map() {
   info_.damaged = copied_.damaged;
 }
 
-/// INV-1: asks the store itself for everything that this backup wrote, by name and size.
+/// INV-1: asks the store itself for everything that this backup needs, by name and size; maps, which
+/// are small, are read.
 void Run::check_stored() const {
   store::ObjectStore& store = site_.repository.store();
   std::map<std::string, std::uint64_t> sizes;
@@ -237,7 +245,21 @@ void Run::check_stored() const {
     }
   };
   for (const auto& pack : copied_.packs) expect(repository::pack_name(pack.id), pack.bytes);
-  for (const auto& shard : copied_.shards) expect("maps/" + repository::to_string(shard.id), {});
+  base::Decompressor decompressor;
+  for (const auto& shard : copied_.shards) {
+    expect("maps/" + repository::to_string(shard.id), {});
+    backups_.read_shard_packs(shard.id, decompressor);
+  }
+  backups_.read_map(info_.id);
+  const auto last = postgres::segment_at(info_.timeline, {info_.stop.value - 1}, info_.segment_size);
+  for (auto segment = postgres::segment_at(info_.timeline, info_.start, info_.segment_size);
+       segment <= last; ++segment.number) {
+    const std::string name = postgres::file_name(segment, info_.segment_size);
+    if (!archive_.has(name)) {
+      base::fail(Code::corrupt, "could not finish backup {}: WAL file {} is no longer in the repository",
+                 info_.id.text, name);
+    }
+  }
 }
 
 void Run::commit() {

@@ -108,7 +108,25 @@ Site open_site(const Configuration& configuration, const std::string& cluster) {
           open_repository(configuration.repository())};
 }
 
+namespace {
+
+/// A system whose registration is lost must not look like a cluster without backups (TRAPS VE11).
+void refuse_unregistered(const repository::Repository& repository, const std::string& cluster) {
+  for (const std::string& name : repository.store().names("clusters/" + cluster)) {
+    const repository::ClusterPlace place{cluster, name};
+    if (repository.is_registered(place)) continue;
+    if (repository.store().names(place.directory() + "/backups").empty()) continue;
+    throw Error(Code::corrupt,
+                fmt::format("cannot use the backups of cluster {}: \"{}/system.json\" is missing",
+                            cluster, place.directory()),
+                "`holdfast init --new-system` registers a running server's system again");
+  }
+}
+
+}  // namespace
+
 Catalog read_catalog(const Site& site) {
+  refuse_unregistered(site.repository, site.cluster.name);
   Catalog catalog;
   for (const std::string& system : site.repository.systems(site.cluster.name)) {
     const repository::Backups backups(site.repository, {site.cluster.name, system});

@@ -18,6 +18,7 @@ using base::Error;
 
 [[noreturn]] void refuse(const base::fs::path& path, const toml::source_region& where,
                          std::string_view why, std::string hint = {}) {
+  if (hint.empty()) hint = "README.md shows a configuration; `holdfast init` writes a new one";
   throw Error(Code::configuration,
               fmt::format("{}:{}: {}", path.string(), where.begin.line, why), std::move(hint));
 }
@@ -189,7 +190,8 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   const auto each_table = [&](std::string_view kind, const auto& read) {
     const toml::table* tables = root.get_as<toml::table>(kind);
     if (tables == nullptr) {
-      throw Error(Code::configuration, fmt::format("{}: there is no [{}.NAME]", path.string(), kind));
+      throw Error(Code::configuration, fmt::format("{}: there is no [{}.NAME]", path.string(), kind),
+                  "README.md shows a configuration; `holdfast init` writes a new one");
     }
     for (const auto& [name, node] : *tables) {
       const toml::table* table = node.as_table();

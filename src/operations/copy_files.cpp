@@ -36,6 +36,7 @@ constexpr std::size_t queue_limit = 20000;
 constexpr std::size_t read_bytes = 512 << 10;
 /// A shard is closed at this many runs or files: some hundred kilobytes.
 constexpr std::size_t shard_weight = 32768;
+constexpr std::chrono::seconds check_interval(5);
 /// Files up to one frame are looked up by content; so many of them are remembered.
 constexpr std::size_t remembered_files = 200000;
 
@@ -156,7 +157,7 @@ class Copier {
       if (index == 0) {
         walk(stop);
       } else {
-        work(stop);
+        work(index, stop);
       }
     });
     shards_.close(result_);
@@ -167,7 +168,7 @@ class Copier {
  private:
   void walk(const std::stop_token& stop);
   void queue_file(const postgres::DirectoryEntry& found, const std::stop_token& stop);
-  void work(const std::stop_token& stop);
+  void work(unsigned index, const std::stop_token& stop);
   std::vector<Piece> take(const std::stop_token& stop);
   void copy(const Piece& piece, repository::PackWriter& writer, Bytes& buffer);
   void open(Item& item);
@@ -251,12 +252,18 @@ std::vector<Piece> Copier::take(const std::stop_token& stop) {
   return pieces;
 }
 
-void Copier::work(const std::stop_token& stop) {
+void Copier::work(unsigned index, const std::stop_token& stop) {
   repository::PackWriter writer(repository_.store(), directory_, repository_.protection(),
                                 repository_.page_hash(),
                                 {.backup = request_.backup, .stamp = request_.stamp});
   Bytes buffer;
+  auto checked = std::chrono::steady_clock::now();
   while (!stop.stop_requested()) {
+    const auto now = std::chrono::steady_clock::now();
+    if (index == 1 && now - checked > check_interval) {
+      request_.check();
+      checked = now;
+    }
     const std::vector<Piece> pieces = take(stop);
     if (pieces.empty()) break;
     for (const Piece& piece : pieces) {

@@ -12,6 +12,7 @@
 // the backup's start mends all three (pitfalls B10, B14).
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,9 @@ struct CopyRequest {
   bool checksums = false;          ///< verify pages
   std::uint32_t segment_blocks = postgres::default_segment_blocks;
   unsigned workers = 1;
+  /// Called every few seconds, by one thread at a time; may throw, which ends the copying. A backup whose
+  /// server is gone should not go on reading files for hours.
+  std::function<void()> check;
 };
 
 struct CopyResult {

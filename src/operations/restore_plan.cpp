@@ -98,12 +98,36 @@ class Chooser {
     return nullptr;
   }
 
+  /// Where the WAL ends that follows on a backup. If a segment on the way back from the end is corrupt,
+  /// an earlier target can still be reached: nullopt if reading forward shows an event that is `past`
+  /// the target before it comes to that segment.
+  template <typename Past>
+  std::optional<WalEnd> end_unless_passed(const BackupInfo& backup, const Past& past) const {
+    try {
+      return find_wal_end(system_.archive, system_.coverage, history_, backup.stop);
+    } catch (const Error& error) {
+      if (error.code() != Code::corrupt) throw;
+    }
+    bool passed = false;
+    read_events(system_.archive, system_.coverage, history_, backup.stop,
+                [&](const postgres::WalEvent& event) {
+                  passed = past(event);
+                  return !passed;
+                });
+    if (!passed) base::fail(Code::corrupt, "the WAL behind backup {} cannot be read", backup.id.text);
+    return std::nullopt;
+  }
+
   std::optional<RestorePlan> at_time() const {
     const BackupInfo* backup =
         newest([&](const BackupInfo& each) { return each.stopped <= target_.time; });
     if (backup == nullptr) return std::nullopt;
-    const WalEnd wal = find_wal_end(system_.archive, system_.coverage, history_, backup->stop);
     RestorePlan result = plan(*backup);
+    const auto end = end_unless_passed(*backup, [&](const postgres::WalEvent& event) {
+      return event.kind != postgres::WalEvent::Kind::restore_point && event.time > target_.time;
+    });
+    if (!end) return result;
+    const WalEnd& wal = *end;
     if (wal.last_commit && target_.time < *wal.last_commit) return result;
     // Nothing was committed after it that we know of. That is enough only if we know of nothing else:
     // up to the newest moment that the archive proves.
@@ -121,8 +145,9 @@ class Chooser {
     const BackupInfo* backup = newest([&](const BackupInfo& each) { return each.stop <= target_.lsn; });
     if (backup == nullptr || target_.lsn >= end_of(*backup)) return std::nullopt;
     RestorePlan result = plan(*backup);
-    const WalEnd wal = find_wal_end(system_.archive, system_.coverage, history_, backup->stop);
-    if (target_.lsn < wal.lsn) return result;
+    const auto end = end_unless_passed(
+        *backup, [&](const postgres::WalEvent& event) { return event.start >= target_.lsn; });
+    if (!end || target_.lsn < end->lsn) return result;
     if (system_.coverage.has_segment_behind(history_, end_of(*backup))) return std::nullopt;
     result.replay_everything = true;
     result.notes.push_back("no record follows on this LSN in the archive: all WAL is replayed");
@@ -168,7 +193,8 @@ void refuse_without_backups(const Site& site, const Catalog& catalog, const Rest
       if (backup.id.text == *request.backup) return;
     }
     for (const UnreadableBackup& backup : catalog.unreadable) {
-      if (backup.id.text == *request.backup) base::fail(Code::corrupt, "{}", backup.why);
+      if (backup.id.text != *request.backup) continue;
+      throw Error(Code::corrupt, backup.why, "the backup cannot be trusted; use another one");
     }
     throw Error(Code::not_found,
                 fmt::format("cannot find backup \"{}\" of cluster {}", *request.backup,

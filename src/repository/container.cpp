@@ -172,7 +172,8 @@ std::optional<ContainerReader> ContainerReader::open(store::ObjectStore& store,
   auto object = store.open(full_name);
   if (!object) return std::nullopt;
   const auto complain = [&](std::string_view why) {
-    base::fail(Code::corrupt, "object \"{}\" is corrupt: {}", full_name, why);
+    throw base::Error(Code::corrupt, fmt::format("object \"{}\" is corrupt: {}", full_name, why),
+                      "run `holdfast verify` to see which backups need it");
   };
   if (object->size() < header_size + trailer_size + FrameGuard::check_size) complain("it is cut");
   std::array<std::uint8_t, header_size> header{};

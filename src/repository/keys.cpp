@@ -39,7 +39,8 @@ Secret key_from_command(const std::string& command) {
                                            .input = {},
                                            .user = {}});
   if (outcome.status != 0) {
-    base::fail(Code::key, "the key command failed with status {}", outcome.status);
+    throw Error(Code::key, fmt::format("the key command failed with status {}", outcome.status),
+                "run key_command of holdfast.toml by hand, as this user, and see what it says");
   }
   return parse_key_text(outcome.output, "the output of the key command");
 }

@@ -29,8 +29,9 @@ json read_marker(store::ObjectStore& store) {
   }
   const json parsed = json::parse(base::text(*bytes), nullptr, false);
   const auto damaged = [&] {
-    base::fail(Code::corrupt, "\"{}\" of the repository at {} is not readable", marker,
-               store.url());
+    throw Error(Code::corrupt,
+                fmt::format("\"{}\" of the repository at {} is not readable", marker, store.url()),
+                "put it back from a copy of the repository: all else in it needs it");
   };
   if (!parsed.is_object() || !parsed.contains("format") || !parsed["format"].is_number_integer()) {
     damaged();

@@ -1,11 +1,13 @@
 #include "store/directory_store.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <memory>
 
 #include "base/error.h"
 
@@ -155,15 +157,26 @@ std::unique_ptr<ObjectWriter> DirectoryStore::create(std::string_view name) {
   return std::make_unique<FileWriter>(*this, path_of(name));
 }
 
-/// Makes a directory and the way to it durable. One that exists is synced as well, once in our life: who
-/// made it may have died before he did that.
+/// Does a directory hold an object? Whoever put it there made the way to it durable before.
+bool holds_object(const path& directory) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> open(::opendir(directory.c_str()), ::closedir);
+  if (!open) return false;
+  while (const dirent* entry = ::readdir(open.get())) {
+    if (entry->d_type == DT_REG) return true;
+  }
+  return false;
+}
+
+/// Makes a directory and the way to it durable. One that exists but is empty is synced as well: who made
+/// it may have died before he did that.
 void DirectoryStore::prepare_directory(const path& directory) {
   {
     const std::lock_guard lock(mutex_);
     if (durable_.contains(directory)) return;
   }
-  make_directories(directory, owner_);
-  for (path up = directory; up != root_ && up.has_relative_path(); up = up.parent_path()) {
+  const bool proven = holds_object(directory);
+  if (!proven) make_directories(directory, owner_);
+  for (path up = directory; !proven && up != root_ && up.has_relative_path(); up = up.parent_path()) {
     base::sync_directory(up.parent_path());
   }
   const std::lock_guard lock(mutex_);

@@ -1,10 +1,10 @@
 #pragma once
 
-// A store that fails, or dies, at the N-th thing that is asked of it; and a process of its own to do
-// that in, as the user that holdfast runs as.
+// A store that fails, or dies, at the N-th thing that is asked of it; and a process of its own to
+// do that in, as the user that holdfast runs as.
 
-#include <sys/wait.h>
 #include <grp.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -121,7 +121,8 @@ inline Ended in_a_process(const std::function<void()>& work) {
   const auto user = server_user_if_root();
   const pid_t child = ::fork();
   if (child == 0) {
-    if (user && (::setgroups(0, nullptr) != 0 || ::setgid(user->gid) != 0 || ::setuid(user->uid) != 0)) {
+    if (user &&
+        (::setgroups(0, nullptr) != 0 || ::setgid(user->gid) != 0 || ::setuid(user->uid) != 0)) {
       ::_exit(99);
     }
     int status = 0;

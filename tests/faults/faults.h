@@ -1,7 +1,7 @@
 #pragma once
 
-// What the fault tests share: ways to hurt a repository, a disk or a process, and to look at what is
-// left. Nothing here waits for a time to pass: it waits for something to be so.
+// What the fault tests share: ways to hurt a repository, a disk or a process, and to look at what
+// is left. Nothing here waits for a time to pass: it waits for something to be so.
 
 #include <fcntl.h>
 #include <signal.h>
@@ -18,7 +18,9 @@
 
 namespace holdfast::tests {
 
-inline int status_of(base::Code code) { return base::info(code).exit_status; }
+inline int status_of(base::Code code) {
+  return base::info(code).exit_status;
+}
 
 /// Whom servers and holdfast run as.
 inline std::optional<base::User> server_user_if_root() {
@@ -137,7 +139,8 @@ inline bool is_empty_or_absent(const fs::path& directory) {
 /// One file, hurt for a while: the destructor puts its bytes back.
 class Damage {
  public:
-  explicit Damage(fs::path file) : file_(std::move(file)), bytes_(base::read_existing_file(file_)) {}
+  explicit Damage(fs::path file)
+      : file_(std::move(file)), bytes_(base::read_existing_file(file_)) {}
   ~Damage() {
     if (fs::exists(aside())) fs::rename(aside(), file_);
     write(bytes_);
@@ -156,12 +159,16 @@ class Damage {
 
  private:
   /// Outside of the repository, so that nobody takes it for an object.
-  fs::path aside() const { return "/var/tmp/" + fmt::format("aside.{}", ::getpid()); }
+  fs::path aside() const {
+    return fmt::format("/var/tmp/holdfast-aside.{}.{}", ::getpid(), number_);
+  }
   /// In place: whose file it is stays as it is.
   void write(base::View bytes) const {
     const base::Fd file = base::open_file(file_, O_WRONLY | O_TRUNC);
     base::write_all(file, bytes, file_);
   }
+  static inline int count_ = 0;
+  int number_ = ++count_;
   fs::path file_;
   base::Bytes bytes_;
 };
@@ -193,7 +200,14 @@ inline void start_again(const Place& place, Cluster& cluster) {
 inline void expect_all_verifies(const Place& place) {
   const Result verified = place.holdfast({"verify", "--json"});
   if (verified.status == status_of(base::Code::not_found)) return;  // no backup at all
-  EXPECT_EQ(verified.status, 0) << verified.output << verified.errors;
+  // The archiver may be behind a backup that stored its own WAL; then verify sees a hole for a
+  // while.
+  EXPECT_TRUE(verified.status == 0 || verified.status == status_of(base::Code::check_failed))
+      << verified.errors;
+  const nlohmann::json report = verified.json();
+  for (const auto& each : report.at("backups")) {
+    EXPECT_EQ(each.at("restorable"), true) << each.dump(1);
+  }
 }
 
 /// A small file system of its own, so that it can be full. Needs root or user namespaces.
@@ -202,8 +216,9 @@ class SmallDisk {
   SmallDisk(const Place& place, const fs::path& where, const std::string& size) : where_(where) {
     fs::create_directories(where);
     if (::mount("tmpfs", where.c_str(), "tmpfs", 0, ("size=" + size).c_str()) != 0) {
-      throw std::runtime_error("could not mount a small disk: run these tests as root, or under "
-                               "`unshare --map-root-user --mount`");
+      throw std::runtime_error(
+          "could not mount a small disk: run these tests as root, or under "
+          "`unshare --map-root-user --mount`");
     }
     fs::permissions(where, fs::perms(0700));
     place.give_to_server_user(where);

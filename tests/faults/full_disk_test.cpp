@@ -1,5 +1,5 @@
-// A disk that is full, at whatever moment: status 6, nothing half-written, room given back, and all is
-// well once there is room (TRAPS WP2, WP3, RC2, CC6).
+// A disk that is full, at whatever moment: status 6, nothing half-written, room given back, and all
+// is well once there is room (TRAPS WP2, WP3, RC2, CC6).
 
 #include "faults.h"
 
@@ -14,15 +14,19 @@ class FullDisk : public ::testing::Test {
   FullDisk() : disk_(place_, place_.repository(), "64m"), cluster_(place_.cluster()) {
     // WAL waits in pg_wal until the test lets it go, so that only the command fills the disk.
     hold_archiver();
-    cluster_->sql("CREATE TABLE noise AS SELECT md5(random()::text) || md5(random()::text) AS v "
-                  "FROM generate_series(1, 80000)");
+    cluster_->sql(
+        "CREATE TABLE noise AS SELECT md5(random()::text) || md5(random()::text) AS v "
+        "FROM generate_series(1, 80000)");
   }
   void hold_archiver() {
     cluster_->sql("ALTER SYSTEM SET archive_command = ''");
     cluster_->sql("SELECT pg_reload_conf()");
-    await([&] { return cluster_->sql("SHOW archive_command") == "(disabled)" ||
-                       cluster_->sql("SHOW archive_command").empty(); },
-          "the archiver to pause");
+    await(
+        [&] {
+          return cluster_->sql("SHOW archive_command") == "(disabled)" ||
+                 cluster_->sql("SHOW archive_command").empty();
+        },
+        "the archiver to pause");
   }
   void let_archiver_go() {
     cluster_->sql("ALTER SYSTEM RESET archive_command");
@@ -79,8 +83,9 @@ TEST_F(FullDisk, a_full_disk_does_not_hurt_the_backup_before) {
 TEST_F(FullDisk, wal_push_publishes_nothing_until_there_is_room_and_the_server_tries_again) {
   cluster_->sql("SELECT pg_switch_wal()");
   const fs::path segment = cluster_->data_directory() / "pg_wal" /
-                           cluster_->sql("SELECT min(regexp_replace(name, '.ready$', '')) FROM "
-                                         "pg_ls_archive_statusdir() WHERE name LIKE '%.ready'");
+                           cluster_->sql(
+                               "SELECT min(regexp_replace(name, '.ready$', '')) FROM "
+                               "pg_ls_archive_statusdir() WHERE name LIKE '%.ready'");
   const auto before = tree(place_.repository());
   for (const std::uint64_t room : {0, 4 << 10, 64 << 10, 1 << 20}) {
     SCOPED_TRACE(room);
@@ -99,7 +104,8 @@ TEST_F(FullDisk, wal_push_publishes_nothing_until_there_is_room_and_the_server_t
   EXPECT_TRUE(objects(place_, "wal").empty());
   disk_.grow("64m");
   place_.archive_all(*cluster_);
-  EXPECT_EQ(place_.must({"wal", "push", segment.string()}).status, 0) << "the same bytes are welcome";
+  EXPECT_EQ(place_.must({"wal", "push", segment.string()}).status, 0)
+      << "the same bytes are welcome";
   place_.must({"backup"});
   place_.must({"verify"});
 }

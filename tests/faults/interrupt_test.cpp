@@ -12,8 +12,9 @@ constexpr auto soon = std::chrono::seconds(5);
 class Interrupt : public ::testing::TestWithParam<int> {
  protected:
   Interrupt() : cluster_(place_.cluster()) {
-    cluster_->sql("CREATE TABLE noise AS SELECT md5(random()::text) || md5(random()::text) AS v "
-                  "FROM generate_series(1, 300000)");
+    cluster_->sql(
+        "CREATE TABLE noise AS SELECT md5(random()::text) || md5(random()::text) AS v "
+        "FROM generate_series(1, 300000)");
   }
   void expect_interrupted(Running& command) const {
     command.signal(GetParam());
@@ -59,8 +60,9 @@ TEST_P(Interrupt, a_backup_that_waits_for_the_server_stops_too) {
   Running backup(place_, {"backup"});
   await(
       [&] {
-        return cluster_->sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = "
-                             "'holdfast' AND query ~ 'backup_start' AND pid <> pg_backend_pid()") == "1";
+        return cluster_->sql(
+                   "SELECT count(*) FROM pg_stat_activity WHERE application_name = "
+                   "'holdfast' AND query ~ 'backup_start' AND pid <> pg_backend_pid()") == "1";
       },
       "pg_backup_start");
   expect_interrupted(backup);

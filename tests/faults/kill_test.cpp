@@ -11,14 +11,17 @@ namespace {
 using base::Code;
 using Clock = std::chrono::steady_clock;
 
-int rounds() { return std::getenv("HOLDFAST_LONG") != nullptr ? 150 : 6; }
+int rounds() {
+  return std::getenv("HOLDFAST_LONG") != nullptr ? 150 : 6;
+}
 
 class Kill : public ::testing::Test {
  protected:
   Kill() : cluster_(place_.cluster()) {
     const char* seed = std::getenv("HOLDFAST_SEED");
     random_.seed(seed != nullptr ? static_cast<unsigned>(std::stoul(seed)) : 20261123U);
-    cluster_->sql("CREATE TABLE t AS SELECT g AS id, md5(g::text) AS v FROM generate_series(1, 100000) g");
+    cluster_->sql(
+        "CREATE TABLE t AS SELECT g AS id, md5(g::text) AS v FROM generate_series(1, 100000) g");
   }
 
   /// Runs a command to its end and remembers how long that takes.
@@ -45,9 +48,13 @@ class Kill : public ::testing::Test {
 };
 
 TEST_F(Kill, init_can_be_run_again_until_it_gets_through) {
-  const std::vector<std::string> init = {"init", "--connection", cluster_->connection(),
-                                         "--data-directory", cluster_->data_directory().string(),
-                                         "--repository", "file://" + place_.repository().string()};
+  const std::vector<std::string> init = {"init",
+                                         "--connection",
+                                         cluster_->connection(),
+                                         "--data-directory",
+                                         cluster_->data_directory().string(),
+                                         "--repository",
+                                         "file://" + place_.repository().string()};
   const auto forget_all = [&] {
     fs::remove_all(place_.repository());
     fs::remove(place_.configuration());

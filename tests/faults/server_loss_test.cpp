@@ -1,5 +1,5 @@
-// A server or a session that goes away under a backup, and backups that meet each other (TRAPS LC2 to
-// LC5, INV-1).
+// A server or a session that goes away under a backup, and backups that meet each other (TRAPS LC2
+// to LC5, INV-1).
 
 #include "faults.h"
 
@@ -12,8 +12,8 @@ using base::Code;
 class NoCheckpoints {
  public:
   explicit NoCheckpoints(const Cluster& cluster)
-      : pid_(std::stoi(cluster.sql(
-            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"))) {
+      : pid_(std::stoi(
+            cluster.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"))) {
     ::kill(pid_, SIGSTOP);
   }
   ~NoCheckpoints() { ::kill(pid_, SIGCONT); }
@@ -27,8 +27,9 @@ class NoCheckpoints {
 class ServerLoss : public ::testing::Test {
  protected:
   ServerLoss() : cluster_(place_.cluster()) {
-    cluster_->sql("CREATE TABLE noise AS SELECT md5(random()::text) || md5(random()::text) AS v "
-                  "FROM generate_series(1, 300000)");
+    cluster_->sql(
+        "CREATE TABLE noise AS SELECT md5(random()::text) || md5(random()::text) AS v "
+        "FROM generate_series(1, 300000)");
     place_.must({"backup"});
     stored_ = everything_stored();
   }
@@ -44,8 +45,9 @@ class ServerLoss : public ::testing::Test {
     await(
         [&] {
           if (backup.over()) throw std::runtime_error("it ended before: " + backup.said());
-          return cluster_->sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = "
-                               "'holdfast' AND query ~ 'backup_start' AND pid <> pg_backend_pid()") == "1";
+          return cluster_->sql(
+                     "SELECT count(*) FROM pg_stat_activity WHERE application_name = "
+                     "'holdfast' AND query ~ 'backup_start' AND pid <> pg_backend_pid()") == "1";
         },
         "pg_backup_start");
   }
@@ -64,9 +66,7 @@ class ServerLoss : public ::testing::Test {
     backup.signal(SIGSTOP);
     ASSERT_FALSE(backup.over());
   }
-  void expect_no_trace() const {
-    EXPECT_EQ(everything_stored(), stored_);
-  }
+  void expect_no_trace() const { EXPECT_EQ(everything_stored(), stored_); }
   void expect_next_works() {
     place_.must({"backup"});
     EXPECT_EQ(backup_ids(place_).size(), 2U);
@@ -74,7 +74,9 @@ class ServerLoss : public ::testing::Test {
     // The archiver, too, may have died while it wrote.
     EXPECT_TRUE(files_below(place_.repository() / ".tmp").empty()) << "nobody swept";
   }
-  static void expect_server_error(int status, const std::string& said) {
+  static void expect_server_error(Running& backup) {
+    const int status = backup.wait();
+    const std::string said = backup.said();
     EXPECT_TRUE(status == status_of(Code::unreachable) || status == status_of(Code::postgres))
         << status << said;
     EXPECT_EQ(said.find("internal error"), std::string::npos) << said;
@@ -91,7 +93,7 @@ TEST_F(ServerLoss, a_server_that_dies_during_the_start_costs_that_backup_and_not
   Running backup(place_, {"backup"});
   await_start(backup);
   cluster_->server().kill();
-  expect_server_error(backup.wait(), backup.said());
+  expect_server_error(backup);
   expect_no_trace();
   start_again(place_, *cluster_);
   expect_next_works();
@@ -102,7 +104,7 @@ TEST_F(ServerLoss, a_server_that_dies_during_the_copy_costs_that_backup_and_noth
   pause_in_copy(backup);
   cluster_->server().kill();
   backup.signal(SIGCONT);
-  expect_server_error(backup.wait(), backup.said());
+  expect_server_error(backup);
   expect_no_trace();
   start_again(place_, *cluster_);
   expect_next_works();
@@ -115,7 +117,7 @@ TEST_F(ServerLoss, a_session_that_is_terminated_during_the_copy_is_not_simply_op
                           "WHERE application_name = 'holdfast' AND pid <> pg_backend_pid()"),
             "1");
   backup.signal(SIGCONT);
-  expect_server_error(backup.wait(), backup.said());
+  expect_server_error(backup);
   expect_no_trace();
   expect_next_works();
 }
@@ -124,9 +126,10 @@ TEST_F(ServerLoss, a_session_that_is_terminated_during_the_start_ends_the_backup
   const NoCheckpoints held(*cluster_);
   Running backup(place_, {"backup"});
   await_start(backup);
-  cluster_->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE application_name = 'holdfast' AND pid <> pg_backend_pid()");
-  expect_server_error(backup.wait(), backup.said());
+  cluster_->sql(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+      "WHERE application_name = 'holdfast' AND pid <> pg_backend_pid()");
+  expect_server_error(backup);
   expect_no_trace();
 }
 

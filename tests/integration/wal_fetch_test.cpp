@@ -123,11 +123,12 @@ TEST_F(WalFetch, B31_never_says_not_found_to_arguments_that_it_does_not_understa
       {"wal", "fetch", next(), to, "--system", "12"},
       {"wal", "fetch", next(), to, "--system", "none"},
       {"wal", "fetch", next(), to, "--cluster", "other"},
-      {"wal", "fetch", next(), place_.path("no/such/directory/file").string(), "--system", "1"},
       {"wal", "--colour", "fetch", next(), to},
       {"wal", "--config", config, "fetch", "not-a-wal-file", to},
       {"wal", "fecth", next(), to},
-      {"wal"},
+      {"wall", "fetch", next(), to},
+      {"fetch", next(), to},
+      {"wal", "00000002.history", to},
   };
   for (const auto& command : commands) {
     std::string line;
