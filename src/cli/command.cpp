@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -180,6 +181,15 @@ int failure(int argc, char** argv, Code code) {
   return base::info(code).exit_status;
 }
 
+/// std::filesystem throws what it likes; to a user it is as any other failed call.
+Error of_file_system(const std::filesystem::filesystem_error& error) {
+  try {
+    base::fail_errno(fmt::format("work on \"{}\"", error.path1().string()), error.code().value());
+  } catch (const Error& said) {
+    return said;
+  }
+}
+
 /// What is printed must not go into a file that happens to get the number of a closed stream; and a
 /// limit on the size of files is an error of the write, not a reason to die in the middle.
 void prepare_process() {
@@ -232,6 +242,10 @@ int run(int argc, char** argv) {
   } catch (const Error& error) {
     print_error(invocation, error);
     return failure(argc, argv, error.code());
+  } catch (const std::filesystem::filesystem_error& error) {
+    const Error said = of_file_system(error);
+    print_error(invocation, said);
+    return failure(argc, argv, said.code());
   } catch (const std::exception& error) {
     print_error(invocation, Error(Code::internal, fmt::format("internal error: {}", error.what()),
                                   "please report this"));

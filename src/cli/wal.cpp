@@ -36,12 +36,14 @@ struct FetchOptions {
   std::string name;
   std::string destination;
   std::string system;
+  bool to_target = false;
 };
 
 bool fetch_once(const Invocation& invocation, const FetchOptions& options) {
   const operations::Configuration configuration = invocation.configuration();
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
-  return operations::fetch_wal(site, {options.system, options.name, options.destination, true});
+  return operations::fetch_wal(site, {options.system, options.name, options.destination, true,
+                                      options.to_target});
 }
 
 /// A standby waits for ever for what may come; a server in recovery must be stopped.
@@ -57,7 +59,10 @@ bool fetch_patiently(const Invocation& invocation, const FetchOptions& options) 
         print_error(invocation, error);
         return false;  // to a standby a hole is "not yet": streaming may fill it
       }
-      if (!base::info(error.code()).transient) throw;
+      // A repository that is not there now, or whose keys are not, was there when the standby was made.
+      const bool may_pass = base::info(error.code()).transient || error.code() == Code::not_found ||
+                            error.code() == Code::key;
+      if (!may_pass) throw;
       print_error(invocation, error);
     }
     std::this_thread::sleep_for(pause);
@@ -103,6 +108,9 @@ void add_wal(CLI::App& app, Invocation& invocation) {
       ->type_name("PATH");
   fetch_command->add_option("--system", options->system, "The system identifier; the newest by default")
       ->type_name("ID");
+  fetch_command->add_flag("--to-target", options->to_target,
+                          "Recovery has a target: PostgreSQL itself fails if WAL ends before it, so "
+                          "a hole is reported as not found");
   fetch_command->footer(
       "EXIT STATUS\n"
       "    0  fetched\n"

@@ -64,9 +64,11 @@ postgres::Settings recovery_settings(const Site& site, const RestorePlan& plan,
                                      const std::string& action) {
   postgres::Settings settings;
   settings.emplace_back("archive_mode", "off");
-  settings.emplace_back("restore_command", restore_command(site, plan.backup.place.system_id));
+  const bool to_target = !plan.replay_everything && plan.target.kind != Kind::latest;
+  settings.emplace_back("restore_command",
+                        restore_command(site, plan.backup.place.system_id, to_target));
   settings.emplace_back("recovery_target_timeline", std::to_string(plan.history.timeline().value));
-  if (plan.replay_everything || plan.target.kind == Kind::latest) return settings;
+  if (!to_target) return settings;
   switch (plan.target.kind) {
     case Kind::latest: break;
     case Kind::immediate: settings.emplace_back("recovery_target", "immediate"); break;
@@ -149,10 +151,11 @@ void write_outside_configuration(const repository::BackupMap& map, const path& d
 
 }  // namespace
 
-std::string restore_command(const Site& site, const std::string& system_id) {
-  return fmt::format("{} --config {} wal fetch --cluster {} --system {} %f \"%p\"",
+std::string restore_command(const Site& site, const std::string& system_id, bool to_target) {
+  return fmt::format("{} --config {} wal fetch --cluster {} --system {}{} %f \"%p\"",
                      shell_quoted(base::own_program().string()),
-                     shell_quoted(site.configuration.path.string()), site.cluster.name, system_id);
+                     shell_quoted(site.configuration.path.string()), site.cluster.name, system_id,
+                     to_target ? " --to-target" : "");
 }
 
 void write_recovery_files(const Site& site, const RestorePlan& plan,

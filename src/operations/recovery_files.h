@@ -26,6 +26,7 @@ void write_recovery_files(const Site& site, const RestorePlan& plan,
 std::string shell_quoted(const std::string& text);
 
 /// The restore_command for backups of one system: absolute paths, quoted for the shell.
-std::string restore_command(const Site& site, const std::string& system_id);
+/// `to_target`: recovery has a target (FetchRequest::to_target).
+std::string restore_command(const Site& site, const std::string& system_id, bool to_target);
 
 }  // namespace holdfast::operations

@@ -11,6 +11,7 @@
 #include "base/process.h"
 #include "operations/wal_coverage.h"
 #include "postgres/wal_segment.h"
+#include "repository/backups.h"
 #include "repository/wal_archive.h"
 
 namespace holdfast::operations {
@@ -53,6 +54,7 @@ class Fetcher {
  public:
   Fetcher(const Site& site, const FetchRequest& request)
       : request_(request),
+        repository_(site.repository),
         system_(parse_system(request.system_id)),
         archive_(site.repository, {site.cluster.name, request.system_id}),
         store_(site.repository.store()),
@@ -122,7 +124,13 @@ class Fetcher {
     if (parsed_.kind != WalFileName::Kind::segment) return;
     const auto size = segment_size();
     const auto segment = size ? parsed_.segment(*size) : std::nullopt;
-    if (!segment) return;  // the archive is empty
+    if (!segment) {
+      // No segment at all: a backup never stands without the WAL that it needs (INV-1).
+      if (repository::Backups(repository_, archive_.place()).all().empty()) return;
+      base::fail(Code::wal_missing, "cannot find WAL file {}: the repository has backups, but no WAL",
+                 name_);
+    }
+    if (request_.to_target) return;
     const WalCoverage coverage(archive_, *size);
     check_histories(coverage);
     for (const postgres::Timeline timeline : coverage.timelines()) {
@@ -200,6 +208,7 @@ class Fetcher {
   }
 
   const FetchRequest& request_;
+  const repository::Repository& repository_;
   postgres::SystemId system_;
   repository::WalArchive archive_;
   store::ObjectStore& store_;

@@ -21,6 +21,10 @@ struct FetchRequest {
   std::string name;               ///< %f
   base::fs::path destination;     ///< %p
   bool ahead = true;              ///< fetch the next segments too
+  /// Recovery has a target, and PostgreSQL (from 13 on) fails by itself if WAL ends before it. It reads
+  /// ahead of what it replays, so it may ask for a missing segment behind the target: then "not found"
+  /// lets it get there, and promotes nothing that has not.
+  bool to_target = false;
 };
 
 /// True if the file is at its destination now; false if it provably does not exist.

@@ -52,6 +52,9 @@ void check_content(const WalFileName& name, base::View bytes, postgres::SystemId
   }
 }
 
+void put_histories(const repository::WalArchive& archive, postgres::SystemId system,
+                   const base::fs::path& path, postgres::Timeline timeline);
+
 PushOutcome put(const repository::WalArchive& archive, postgres::SystemId system,
                 const base::fs::path& path, const WalFileName& name, base::View bytes,
                 unsigned workers) {
@@ -61,8 +64,26 @@ PushOutcome put(const repository::WalArchive& archive, postgres::SystemId system
   } catch (const Error& error) {
     throw error.with_context(fmt::format("cannot push \"{}\"", path.string()));
   }
+  if (name.kind == WalFileName::Kind::segment) put_histories(archive, system, path, name.timeline);
   const auto result = archive.put(file, bytes, workers);
   return {file, result == repository::WalArchive::Put::identical, bytes.size()};
+}
+
+/// A server that was promoted while archiving was off never offers the history of its timeline, without
+/// which WAL of that timeline cannot be followed. So what stands beside the first segment goes first,
+/// and so do the histories of the timelines that it came from.
+void put_histories(const repository::WalArchive& archive, postgres::SystemId system,
+                   const base::fs::path& path, postgres::Timeline timeline) {
+  const std::string file = postgres::history_file_name(timeline);
+  if (timeline.value == 1 || archive.has(file)) return;
+  const base::fs::path beside = path.parent_path() / file;
+  const auto bytes = base::read_file(beside);
+  if (!bytes) return;
+  const postgres::TimelineHistory history(timeline, base::text(*bytes));
+  for (const postgres::TimelineHistory::Switch& each : history.switches()) {
+    put_histories(archive, system, path, each.from);
+  }
+  put(archive, system, beside, name_of(beside), *bytes, 1);
 }
 
 }  // namespace
@@ -87,7 +108,8 @@ PushOutcome push_wal(const Site& site, const base::fs::path& path, unsigned work
                 "if this is the cluster after pg_upgrade or initdb, run `holdfast init --new-system`; "
                 "else give the other server its own cluster in its own configuration");
   }
-  return put(repository::WalArchive(site.repository, place), system, path, name, bytes, workers);
+  const repository::WalArchive archive(site.repository, place);
+  return put(archive, system, path, name, bytes, workers);
 }
 
 PushOutcome push_wal_of(const repository::WalArchive& archive, postgres::SystemId system,

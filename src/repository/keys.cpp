@@ -1,6 +1,10 @@
 #include "repository/keys.h"
 
 #include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
 
 #include <nlohmann/json.hpp>
 
@@ -110,9 +114,21 @@ Secret make_key_file(const std::string& path) {
   if (base::fs::path(path).has_parent_path()) {
     base::make_directories(base::fs::path(path).parent_path());
   }
-  const base::Fd file = base::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
-  base::write_all(file, base::view(key_text(key) + "\n"), path);
-  base::sync_file(file, path);
+  // Whole or not at all: half a key file would close the repository that is made with it.
+  std::string temporary = path + ".XXXXXX";
+  const base::Fd file(::mkostemp(temporary.data(), O_CLOEXEC));
+  if (!file) base::fail_errno(fmt::format("create \"{}\"", temporary), errno);
+  int failed = 0;
+  try {
+    base::write_all(file, base::view(key_text(key) + "\n"), temporary);
+    base::sync_file(file, temporary);
+    failed = ::link(temporary.c_str(), path.c_str()) == 0 ? 0 : errno;
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  ::unlink(temporary.c_str());
+  if (failed != 0) base::fail_errno(fmt::format("create key file \"{}\"", path), failed);
   base::sync_directory(base::fs::absolute(path).parent_path());
   return key;
 }

@@ -90,10 +90,10 @@ TEST_F(Secrets, a_passphrase_stays_in_the_environment) {
   const std::vector<std::pair<std::string, std::string>> environment = {
       {"HOLDFAST_PASSPHRASE", std::string(passphrase)}};
   fill();
+  cluster_->stop();  // an archiver that still runs would put WAL where nothing should be
+  cluster_->start({{"archive_mode", "off"}});
   fs::remove_all(place_.repository());
   fs::remove(place_.configuration());
-  cluster_->sql("ALTER SYSTEM SET archive_command = ''");
-  cluster_->sql("SELECT pg_reload_conf()");
   const Result made = place_.holdfast({"init", "--connection", cluster_->connection(),
                                        "--data-directory", cluster_->data_directory().string(),
                                        "--repository", "file://" + place_.repository().string()},

@@ -46,7 +46,9 @@ Load::Load(const Place& place, const Cluster& cluster, int scale, int clients) :
   eventually("pgbench writes", [&] { return transactions() > 0; });
 }
 
-void Load::stop() { child_.reset(); }
+void Load::stop() {
+  child_.reset();
+}
 
 long long Load::transactions() const {
   return std::stoll(cluster_.sql("SELECT count(*) FROM pgbench_history"));
@@ -54,9 +56,9 @@ long long Load::transactions() const {
 
 std::string content(postgres::Session& session) {
   std::string all;
-  for (const postgres::Row& table : session.query(
-           "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
-           "WHERE schemaname = 'public' ORDER BY 1")) {
+  for (const postgres::Row& table :
+       session.query("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
+                     "WHERE schemaname = 'public' ORDER BY 1")) {
     all += fmt::format("{} {}\n", *table[0],
                        session.value(fmt::format(
                            "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)"
@@ -90,10 +92,10 @@ std::string amcheck_by_sql(const Cluster& cluster) {
   for (const char* database : {"postgres", "template1"}) {
     postgres::Session session = cluster.session(database);
     session.query("CREATE EXTENSION IF NOT EXISTS amcheck");
-    for (const postgres::Row& row : session.query(
-             "SELECT c.oid::regclass, v.blkno, v.msg FROM pg_class c, "
-             "LATERAL verify_heapam(c.oid, check_toast => true) v "
-             "WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p'")) {
+    for (const postgres::Row& row :
+         session.query("SELECT c.oid::regclass, v.blkno, v.msg FROM pg_class c, "
+                       "LATERAL verify_heapam(c.oid, check_toast => true) v "
+                       "WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p'")) {
       wrong += fmt::format("{} {}: {}\n", *row[0], row[1].value_or(""), row[2].value_or(""));
     }
     // An index that is not sound is an error, which the caller sees as an exception.
@@ -165,7 +167,8 @@ void point_configuration_at(const Place& place, const Cluster& cluster) {
   std::istringstream lines(text_of(place.configuration()));
   std::string text;
   for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with("connection")) line = fmt::format("connection = \"{}\"", cluster.connection());
+    if (line.starts_with("connection"))
+      line = fmt::format("connection = \"{}\"", cluster.connection());
     if (line.starts_with("data_directory")) {
       line = fmt::format("data_directory = \"{}\"", cluster.data_directory().string());
     }
@@ -191,7 +194,8 @@ void flip_byte(const fs::path& file, std::uint64_t offset) {
 }
 
 void overwrite(const fs::path& file, std::string_view text) {
-  base::write_all(base::open_file(file, O_WRONLY | O_CREAT | O_TRUNC, 0644), base::view(text), file);
+  base::write_all(base::open_file(file, O_WRONLY | O_CREAT | O_TRUNC, 0644), base::view(text),
+                  file);
 }
 
 std::string text_of(const fs::path& file) {

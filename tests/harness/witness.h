@@ -18,8 +18,8 @@ namespace holdfast::tests {
 /// Asks until `condition` holds; throws that `what` did not happen within a minute.
 void eventually(std::string_view what, const std::function<bool()>& condition);
 
-/// pgbench's own transactions on its own tables, from `clients` sessions at once, until stop() or the
-/// end of its life. It is writing when the constructor returns.
+/// pgbench's own transactions on its own tables, from `clients` sessions at once, until stop() or
+/// the end of its life. It is writing when the constructor returns.
 class Load {
  public:
   Load(const Place& place, const Cluster& cluster, int scale, int clients = 4);
@@ -37,18 +37,18 @@ std::string content(postgres::Session& session);
 
 /// A moment at which nobody could write: all of these name the same state.
 struct Moment {
-  std::string name;     ///< of the restore point
+  std::string name;  ///< of the restore point
   std::string content;
-  std::string time;     ///< with zone
-  std::string lsn;      ///< the end of the restore point's record
+  std::string time;  ///< with zone
+  std::string lsn;   ///< the end of the restore point's record
 };
 /// Locks pgbench's tables against writing, notes what they hold, and makes a restore point.
 Moment mark(const Cluster& cluster, const std::string& name);
 
 /// What pg_amcheck (or the extension, where that program is missing) finds wrong in any database.
 std::string amcheck(const Cluster& cluster);
-/// The relation files of a stopped cluster with pages whose checksums fail: pg_checksums where it is
-/// installed for this version.
+/// The relation files of a stopped cluster with pages whose checksums fail: pg_checksums where it
+/// is installed for this version.
 std::string bad_pages(const Cluster& cluster);
 
 /// The file of an object that belongs to a cluster, in the place's repository: "wal/00000001/...".

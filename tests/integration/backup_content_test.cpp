@@ -53,7 +53,8 @@ TEST(BackupContent, leaves_out_what_belongs_to_the_running_server_alone) {
   const auto cluster = adopt(source->installation(), place.path("restored"));
   cluster->start();
   cluster->server().await_recovery_end(std::chrono::seconds(60));
-  EXPECT_EQ(cluster->sql("SELECT count(*) FROM volatile"), "0") << "unlogged tables come back empty";
+  EXPECT_EQ(cluster->sql("SELECT count(*) FROM volatile"), "0")
+      << "unlogged tables come back empty";
   EXPECT_EQ(cluster->sql("SELECT count(*) FROM kept"), "1");
 }
 
@@ -70,7 +71,8 @@ TEST(BackupContent, B21_keeps_files_of_any_name_kind_and_order) {
                            "new\nline", "quote\"s'", "\xff\xfe not UTF-8", "log/x", "log.1", "log0",
                            "log/empty", "empty", "percent%f%p", "$(touch hacked)", "-rf"}) {
     extra[name] = std::string_view(name).find("empty") != std::string_view::npos
-                      ? "" : fmt::format("content of {}", name);
+                      ? ""
+                      : fmt::format("content of {}", name);
   }
   extra["exactly one page"] = std::string(8192, 'p');
   extra["one page and a byte"] = std::string(8193, 'q');
@@ -99,9 +101,10 @@ TEST(BackupContent, thousands_of_small_files_come_back) {
   source->start();
   // In pieces: each table of one transaction needs a lock.
   for (int part = 0; part < 3; ++part) {
-    source->sql(fmt::format("DO $$ BEGIN FOR i IN {}..{} LOOP EXECUTE format("
-                            "'CREATE TABLE t%s AS SELECT %s AS id', i, i); END LOOP; END $$",
-                            part * 1000 + 1, part * 1000 + 1000));
+    source->sql(
+        fmt::format("DO $$ BEGIN FOR i IN {}..{} LOOP EXECUTE format("
+                    "'CREATE TABLE t%s AS SELECT %s AS id', i, i); END LOOP; END $$",
+                    part * 1000 + 1, part * 1000 + 1000));
   }
   const auto made = place.must({"backup", "--json"}).json();
   EXPECT_GT(made.at("files"), 3900);
@@ -117,7 +120,8 @@ TEST(BackupContent, thousands_of_small_files_come_back) {
 TEST(BackupContent, B10_B14_BK3_files_that_grow_shrink_and_vanish_meanwhile) {
   Place place;
   const auto source = place.cluster();
-  source->sql("CREATE TABLE steady AS SELECT g AS id, md5(g::text) AS v FROM generate_series(1, 200000) g");
+  source->sql(
+      "CREATE TABLE steady AS SELECT g AS id, md5(g::text) AS v FROM generate_series(1, 200000) g");
   for (int i = 0; i < 20; ++i) {
     source->sql(fmt::format("CREATE TABLE dropped{} AS SELECT generate_series(1, 1000)", i));
   }
@@ -130,7 +134,8 @@ TEST(BackupContent, B10_B14_BK3_files_that_grow_shrink_and_vanish_meanwhile) {
       const int n = i % 20;
       session.query(fmt::format("DROP TABLE dropped{}", n));
       session.query(fmt::format("CREATE TABLE dropped{} AS SELECT generate_series(1, 5000)", n));
-      session.query(fmt::format("INSERT INTO dropped{} SELECT generate_series(1, 20000)", (n + 7) % 20));
+      session.query(
+          fmt::format("INSERT INTO dropped{} SELECT generate_series(1, 20000)", (n + 7) % 20));
       session.query(fmt::format("TRUNCATE dropped{}", (n + 3) % 20));
       session.query(fmt::format("DELETE FROM dropped{}", (n + 11) % 20));
       session.query(fmt::format("VACUUM dropped{}", (n + 11) % 20));
@@ -161,11 +166,12 @@ class Tablespaces : public testing::Test {
     for (const char* name : {"space", "space2"}) {  // one path is the beginning of the other's
       fs::create_directory(place_.path(name));
       place_.give_to_server_user(place_.path(name));
-      source_->sql(fmt::format("CREATE TABLESPACE {} LOCATION '{}'", name,
-                               place_.path(name).string()));
-      source_->sql(fmt::format("CREATE TABLE in_{0} TABLESPACE {0} AS "
-                               "SELECT g AS id, md5(g::text) FROM generate_series(1, 3000) g",
-                               name));
+      source_->sql(
+          fmt::format("CREATE TABLESPACE {} LOCATION '{}'", name, place_.path(name).string()));
+      source_->sql(
+          fmt::format("CREATE TABLE in_{0} TABLESPACE {0} AS "
+                      "SELECT g AS id, md5(g::text) FROM generate_series(1, 3000) g",
+                      name));
     }
     source_->sql("CREATE DATABASE whole TABLESPACE space");
     source_->sql("CREATE TABLE t AS SELECT generate_series(1, 10)", "whole");
@@ -188,9 +194,9 @@ TEST_F(Tablespaces, B16_RS8_go_where_they_are_told_with_links_before_the_start) 
   // One by its number, one by its old place, and that into the data directory itself.
   const fs::path first = place_.path("moved");
   const fs::path second = place_.path("moved, too");
-  place_.must({"restore", place_.path("restored").string(),
-               "--tablespace", oid("space") + "=" + first.string(),
-               "--tablespace", place_.path("space2").string() + "=" + second.string()});
+  place_.must({"restore", place_.path("restored").string(), "--tablespace",
+               oid("space") + "=" + first.string(), "--tablespace",
+               place_.path("space2").string() + "=" + second.string()});
   EXPECT_EQ(fs::read_symlink(place_.path("restored/pg_tblspc") / oid("space")), first);
   EXPECT_EQ(fs::read_symlink(place_.path("restored/pg_tblspc") / oid("space2")), second);
   const auto original = tree_of(place_.path("space"));

@@ -13,8 +13,9 @@ constexpr std::uint64_t page_bytes = 8192;
 class Damage : public testing::Test {
  protected:
   Damage() : source_(place_.cluster()) {
-    source_->sql("CREATE TABLE t WITH (autovacuum_enabled = off) AS "
-                 "SELECT g AS id, repeat('x', 500) AS v FROM generate_series(1, 300) g");
+    source_->sql(
+        "CREATE TABLE t WITH (autovacuum_enabled = off) AS "
+        "SELECT g AS id, repeat('x', 500) AS v FROM generate_series(1, 300) g");
     good_ = place_.must({"backup", "--json"}).json().at("id");
     file_ = source_->data_directory() / source_->sql("SELECT pg_relation_filepath('t')");
     source_->stop();

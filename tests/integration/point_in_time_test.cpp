@@ -1,5 +1,5 @@
-// Restores to moments, on the oldest and the newest server at hand: the state must be exactly that of
-// the moment, whatever was being written at the time.
+// Restores to moments, on the oldest and the newest server at hand: the state must be exactly that
+// of the moment, whatever was being written at the time.
 
 #include "harness/witness.h"
 
@@ -73,9 +73,8 @@ class Targets : public testing::Test {
   Targets() : source_(place_.cluster()) {
     source_->sql("ALTER SYSTEM SET timezone = 'America/New_York'");
     source_->sql("SELECT pg_reload_conf()");
-    eventually("the time zone is set", [&] {
-      return source_->sql("SHOW timezone") == "America/New_York";
-    });
+    eventually("the time zone is set",
+               [&] { return source_->sql("SHOW timezone") == "America/New_York"; });
     source_->sql("CREATE TABLE rows (id int)");
     place_.must({"backup"});
     for (int id = 1; id <= 5; ++id) add(id);
@@ -89,7 +88,8 @@ class Targets : public testing::Test {
     postgres::Session session = source_->session();
     row.time = session.value("SELECT clock_timestamp()");
     row.local_time = session.value(
-        "SELECT to_char($1::timestamptz AT TIME ZONE 'America/New_York', 'YYYY-MM-DD HH24:MI:SS.US')",
+        "SELECT to_char($1::timestamptz AT TIME ZONE 'America/New_York', 'YYYY-MM-DD "
+        "HH24:MI:SS.US')",
         {row.time});
     rows_.push_back(row);
   }
@@ -120,12 +120,13 @@ TEST_F(Targets, immediate_is_the_backup_itself_and_latest_all_that_is_archived) 
 }
 
 TEST_F(Targets, WF14_a_time_without_zone_is_read_in_the_servers_zone_and_said_aloud) {
-  const Result result = place_.must({"restore", place_.path("aloud").string(), "--to",
-                                     rows_[1].local_time});
+  const Result result =
+      place_.must({"restore", place_.path("aloud").string(), "--to", rows_[1].local_time});
   EXPECT_NE(result.errors.find("America/New_York"), std::string::npos) << result.errors;
   // What was understood, in UTC, for whoever reads the note.
-  const std::string utc = source_->sql(fmt::format(
-      "SELECT to_char('{}'::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')", rows_[1].time));
+  const std::string utc = source_->sql(
+      fmt::format("SELECT to_char('{}'::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')",
+                  rows_[1].time));
   EXPECT_NE(result.errors.find(utc), std::string::npos) << result.errors;
   EXPECT_EQ(restored({"--to", rows_[1].local_time}), "1 2");
 }

@@ -125,8 +125,8 @@ TEST_F(Timelines, WF13_a_backup_that_a_timeline_does_not_contain_is_refused_with
   first_->sql("INSERT INTO t (v) VALUES ('elsewhere')");
   const std::string stray = place_.must({"backup", "--json"}).json().at("id");
   place_.archive_all(*first_);
-  const Result result = place_.holdfast({"restore", place_.path("x").string(), "--backup", stray,
-                                         "--timeline", "2"});
+  const Result result =
+      place_.holdfast({"restore", place_.path("x").string(), "--backup", stray, "--timeline", "2"});
   EXPECT_EQ(result.status, 14) << result.errors;
   EXPECT_NE(result.errors.find("timeline 2"), std::string::npos) << result.errors;
   EXPECT_NE(result.errors.find("--timeline 1"), std::string::npos) << result.errors;
@@ -143,8 +143,8 @@ TEST_F(Timelines, an_unknown_timeline_is_refused) {
   EXPECT_FALSE(fs::exists(place_.path("x")));
 }
 
-/// Lets a stopped cluster leave its timeline for `timeline`, as if so many promotions had been tried:
-/// a server takes the first number above those whose histories it finds.
+/// Lets a stopped cluster leave its timeline for `timeline`, as if so many promotions had been
+/// tried: a server takes the first number above those whose histories it finds.
 void promote_to(Cluster& cluster, int timeline) {
   const int before = static_cast<int>(
       postgres::read_control_file(cluster.data_directory()).control.timeline.value);
@@ -155,7 +155,8 @@ void promote_to(Cluster& cluster, int timeline) {
   }
   overwrite(cluster.data_directory() / "recovery.signal", "");
   // PostgreSQL insists on a restore_command; this one knows nothing.
-  cluster.start({{"restore_command", "false"}, {"recovery_target_timeline", "current"},
+  cluster.start({{"restore_command", "false"},
+                 {"recovery_target_timeline", "current"},
                  {"archive_mode", "off"}});
   cluster.server().await_recovery_end(std::chrono::seconds(60));
   cluster.stop();

@@ -138,10 +138,11 @@ TEST_F(WalFetch, B31_never_says_not_found_to_arguments_that_it_does_not_understa
 }
 
 TEST_F(WalFetch, B31_a_destination_that_cannot_be_written_is_no_absence) {
-  EXPECT_EQ(place_.holdfast({"wal", "fetch", segments_[0], "/proc/no/such/file"}).status, must_stop);
-  EXPECT_EQ(place_.holdfast({"wal", "fetch", segments_[0], place_.path("no/such/file").string()})
-                .status,
+  EXPECT_EQ(place_.holdfast({"wal", "fetch", segments_[0], "/proc/no/such/file"}).status,
             must_stop);
+  EXPECT_EQ(
+      place_.holdfast({"wal", "fetch", segments_[0], place_.path("no/such/file").string()}).status,
+      must_stop);
 }
 
 TEST_F(WalFetch, B32_WF2_a_history_that_must_have_been_is_not_absent) {
@@ -223,8 +224,9 @@ TEST_F(Spool, fills_with_what_will_be_asked_for_next_whole_or_not_at_all) {
   EXPECT_EQ(fetch_to_target(segments_[0]), fetched);
   eventually("segments are fetched ahead", [&] { return fs::exists(spool() / segments_[3]); });
   for (int i = 1; i < 4; ++i) {
-    EXPECT_EQ(text_of(spool() / segments_[static_cast<std::size_t>(i)]),
-              text_of(source_->data_directory() / "pg_wal" / segments_[static_cast<std::size_t>(i)]));
+    EXPECT_EQ(
+        text_of(spool() / segments_[static_cast<std::size_t>(i)]),
+        text_of(source_->data_directory() / "pg_wal" / segments_[static_cast<std::size_t>(i)]));
   }
   // What was served from it is the same, and leaves it.
   EXPECT_EQ(fetch_to_target(segments_[1]), fetched);

@@ -65,8 +65,8 @@ TEST_F(WalPush, B22_INV_5_other_bytes_under_an_existing_name_are_refused) {
 TEST_F(WalPush, B23_WP7_a_truncated_segment_is_refused) {
   const auto before = archive();
   const std::string whole = bytes();
-  for (const std::size_t length : {std::size_t{0}, std::size_t{100}, std::size_t{8192},
-                                   whole.size() / 2, whole.size() - 1}) {
+  for (const std::size_t length :
+       {std::size_t{0}, std::size_t{100}, std::size_t{8192}, whole.size() / 2, whole.size() - 1}) {
     const Result result = push(segment_, whole.substr(0, length));
     EXPECT_EQ(result.status, corrupt) << length << ": " << result.errors;
   }
@@ -88,12 +88,14 @@ TEST_F(WalPush, B25_WP1_INV_5_wal_of_another_system_is_refused_at_numbers_that_a
   Cluster other(installation(15), place_.path("other"));
   const std::string first = "000000010000000000000001";
   const std::string free = "000000010000000000000050";
-  EXPECT_EQ(run_tool(installation(15), "pg_resetwal",
-                     {"-l", free, "-D", other.data_directory().string()}).status, 0);
+  EXPECT_EQ(
+      run_tool(installation(15), "pg_resetwal", {"-l", free, "-D", other.data_directory().string()})
+          .status,
+      0);
   ASSERT_TRUE(fs::exists(other.data_directory() / "pg_wal" / free));
   const auto before = tree_of(place_.repository());
-  const Result result = place_.holdfast(
-      {"wal", "push", (other.data_directory() / "pg_wal" / free).string()});
+  const Result result =
+      place_.holdfast({"wal", "push", (other.data_directory() / "pg_wal" / free).string()});
   EXPECT_EQ(result.status, foreign) << result.errors;
   EXPECT_EQ(push(free, text_of(other.data_directory() / "pg_wal" / free)).status, foreign);
   EXPECT_EQ(tree_of(place_.repository()), before);
@@ -131,7 +133,8 @@ TEST_F(WalPush, names_that_postgresql_gives_to_no_wal_file_are_refused) {
                            "000000010000000000000001.part", "1.history"}) {
     EXPECT_EQ(push(name, bytes()).status, usage) << name;
   }
-  EXPECT_NE(place_.holdfast({"wal", "push", in_pg_wal("000000010000000000000099").string()}).status, 0);
+  EXPECT_NE(place_.holdfast({"wal", "push", in_pg_wal("000000010000000000000099").string()}).status,
+            0);
 }
 
 class SegmentSizes : public testing::TestWithParam<std::uint64_t> {};

@@ -68,18 +68,20 @@ TEST_F(Window, WF12_of_two_backups_the_newest_that_ended_before_the_target_is_ta
   place_.archive_all(*source_);
   const auto chosen = [&](const std::string& name, const std::string& to) {
     return place_.must({"restore", place_.path(name).string(), "--to", to, "--json"})
-        .json().at("backup").get<std::string>();
+        .json()
+        .at("backup")
+        .get<std::string>();
   };
   EXPECT_EQ(chosen("between", between), first);
   EXPECT_EQ(chosen("after", after), second);
 }
 
 TEST_F(Window, B37_WF14_times_that_nobody_can_mean_are_refused_as_such) {
-  for (const char* time : {"2026-11-23 13am", "2026-11-23 0am", "2026-11-23 13pm", "2026-11-23",
-                           "2026-13-01 00:00:00", "2026-02-30 12:00:00", "2026-11-23 24:30:00",
-                           "2026-11-23 12:60:00", "2026-11-23 12:00:00 Mars/Olympus",
-                           "2026-11-23 12:00:00+99", "time:yesterday", "time:", "lsn:1234",
-                           "xid:abc", "xid:0", "name:", "time:10:00"}) {
+  for (const char* time :
+       {"2026-11-23 13am", "2026-11-23 0am", "2026-11-23 13pm", "2026-11-23", "2026-13-01 00:00:00",
+        "2026-02-30 12:00:00", "2026-11-23 24:30:00", "2026-11-23 12:60:00",
+        "2026-11-23 12:00:00 Mars/Olympus", "2026-11-23 12:00:00+99", "time:yesterday",
+        "time:", "lsn:1234", "xid:abc", "xid:0", "name:", "time:10:00"}) {
     const Result result = restore(time);
     EXPECT_EQ(result.status, usage) << time << ": " << result.errors;
     EXPECT_FALSE(fs::exists(place_.path("restored")));
