@@ -25,13 +25,16 @@ inline View view(std::string_view text) {
 inline std::string_view text(View bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
-inline Bytes copy(View bytes) { return {bytes.begin(), bytes.end()}; }
+inline Bytes copy(View bytes) {
+  return {bytes.begin(), bytes.end()};
+}
 
 std::string to_hex(View bytes);
 /// The bytes that `hex` spells; throws Error(corrupt) if it spells none.
 Bytes from_hex(std::string_view hex);
 
-/// Reads a number that stands at `at` in native (little-endian) order. The caller has checked bounds.
+/// Reads a number that stands at `at` in native (little-endian) order. The caller has checked
+/// bounds.
 template <typename T>
 T load(const std::uint8_t* at) {
   T value;

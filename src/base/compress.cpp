@@ -22,8 +22,8 @@ Compressor::Compressor(Effort effort) : state_(std::make_unique<State>()) {
   if (effort == Effort::dense) {
     set(ZSTD_c_compressionLevel, 3);
   } else {
-    // Measured on 4.3 GB of pgbench and mixed tables in 256 KiB frames (docs/performance.md): the fast
-    // strategy with matches from 5 bytes on and a hash table that fits the L1 cache.
+    // Measured on 4.3 GB of pgbench and mixed tables in 256 KiB frames (docs/performance.md): the
+    // fast strategy with matches from 5 bytes on and a hash table that fits the L1 cache.
     set(ZSTD_c_compressionLevel, 1);
     set(ZSTD_c_strategy, ZSTD_fast);
     set(ZSTD_c_windowLog, 18);
@@ -43,7 +43,8 @@ Codec Compressor::compress(View bytes, Bytes& out) {
     state_->scratch_size = bound;
   }
   std::uint8_t* scratch = state_->scratch.get();
-  const std::size_t size = ZSTD_compress2(state_->context, scratch, bound, bytes.data(), bytes.size());
+  const std::size_t size =
+      ZSTD_compress2(state_->context, scratch, bound, bytes.data(), bytes.size());
   if (ZSTD_isError(size) != 0) {
     fail(Code::internal, "could not compress: {}", ZSTD_getErrorName(size));
   }
@@ -73,8 +74,8 @@ void Decompressor::decompress(Codec codec, View bytes, MutableView out) {
       if (!bytes.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
       return;
     case Codec::zstd: {
-      const std::size_t size = ZSTD_decompressDCtx(state_->context, out.data(), out.size(),
-                                                   bytes.data(), bytes.size());
+      const std::size_t size =
+          ZSTD_decompressDCtx(state_->context, out.data(), out.size(), bytes.data(), bytes.size());
       if (ZSTD_isError(size) != 0 || size != out.size()) break;
       return;
     }

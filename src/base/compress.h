@@ -3,8 +3,8 @@
 // Compression of one run of bytes at a time.
 //
 // A Compressor and a Decompressor keep their working memory between calls; each belongs to one
-// thread. Decompressing checks that exactly the expected number of bytes comes out, and never writes
-// more, whatever the input claims.
+// thread. Decompressing checks that exactly the expected number of bytes comes out, and never
+// writes more, whatever the input claims.
 
 #include <memory>
 

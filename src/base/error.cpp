@@ -36,7 +36,9 @@ constexpr std::array codes{
 
 }  // namespace
 
-std::span<const CodeInfo> all_codes() { return codes; }
+std::span<const CodeInfo> all_codes() {
+  return codes;
+}
 
 const CodeInfo& info(Code code) {
   for (const CodeInfo& entry : codes) {

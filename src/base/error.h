@@ -2,9 +2,9 @@
 
 // Failure, as Holdfast speaks of it: one exception type, one table of codes.
 //
-// An Error says what could not (may work later) or cannot (never) be done, why, and the way out. What
-// is absent is a std::optional and what a user asked to find out is a value in a report; neither is
-// an Error. Each layer that knows something the user needs adds it with `with_context`.
+// An Error says what could not (may work later) or cannot (never) be done, why, and the way out.
+// What is absent is a std::optional and what a user asked to find out is a value in a report;
+// neither is an Error. Each layer that knows something the user needs adds it with `with_context`.
 
 #include <fmt/format.h>
 
@@ -82,8 +82,8 @@ template <typename... Args>
   throw Error(code, fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// A failed system call as an Error: errno picks the code (ENOSPC and EDQUOT are no_space, EACCES and
-/// EPERM are permission, the rest io). `what` reads on from "could not", as in "write \"x\"".
+/// A failed system call as an Error: errno picks the code (ENOSPC and EDQUOT are no_space, EACCES
+/// and EPERM are permission, the rest io). `what` reads on from "could not", as in "write \"x\"".
 [[noreturn]] void fail_errno(std::string_view what, int error_number);
 
 }  // namespace holdfast::base

@@ -19,7 +19,9 @@ std::string quoted(std::string_view verb, const fs::path& path) {
   return fmt::format("{} \"{}\"", verb, path.string());
 }
 
-bool means_absent(int error_number) { return error_number == ENOENT || error_number == ENOTDIR; }
+bool means_absent(int error_number) {
+  return error_number == ENOENT || error_number == ENOTDIR;
+}
 
 }  // namespace
 
@@ -137,7 +139,8 @@ void replace_file(const fs::path& path, View bytes, mode_t mode) {
     write_all(file, bytes, temporary);
     if (::fchmod(file.get(), mode) != 0) fail_errno(quoted("set the mode of", temporary), errno);
     sync_file(file, temporary);
-    if (::rename(temporary.c_str(), path.c_str()) != 0) fail_errno(quoted("rename to", path), errno);
+    if (::rename(temporary.c_str(), path.c_str()) != 0)
+      fail_errno(quoted("rename to", path), errno);
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;
@@ -168,8 +171,7 @@ void make_directories(const fs::path& directory, mode_t mode) {
 
 std::optional<struct stat> status_of(const fs::path& path, bool follow_links) {
   struct stat status {};
-  const int result =
-      follow_links ? ::stat(path.c_str(), &status) : ::lstat(path.c_str(), &status);
+  const int result = follow_links ? ::stat(path.c_str(), &status) : ::lstat(path.c_str(), &status);
   if (result == 0) return status;
   if (means_absent(errno)) return std::nullopt;
   fail_errno(quoted("stat", path), errno);

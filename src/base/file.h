@@ -1,10 +1,10 @@
 #pragma once
 
-// Files of the operating system: descriptors that close themselves, whole reads and writes, and what
-// it takes to make a name durable.
+// Files of the operating system: descriptors that close themselves, whole reads and writes, and
+// what it takes to make a name durable.
 //
-// Absence (ENOENT, ENOTDIR) is std::nullopt where it is an expected answer; every other failure is an
-// Error whose code comes from errno. Nothing here retries except for EINTR.
+// Absence (ENOENT, ENOTDIR) is std::nullopt where it is an expected answer; every other failure is
+// an Error whose code comes from errno. Nothing here retries except for EINTR.
 
 #include <sys/stat.h>
 

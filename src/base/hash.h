@@ -1,6 +1,7 @@
 #pragma once
 
-// Fast digests (XXH3). Not for secrecy: where somebody could profit from a collision, they are keyed.
+// Fast digests (XXH3). Not for secrecy: where somebody could profit from a collision, they are
+// keyed.
 
 #include "base/bytes.h"
 #include "base/seal.h"

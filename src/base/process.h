@@ -27,11 +27,11 @@ std::optional<User> find_user(const std::string& name);
 bool running_as_root();
 
 struct Command {
-  std::vector<std::string> argv;  ///< argv[0] is looked up in PATH
-  fs::path directory;             ///< working directory; empty: ours
+  std::vector<std::string> argv;                                 ///< argv[0] is looked up in PATH
+  fs::path directory;                                            ///< working directory; empty: ours
   std::vector<std::pair<std::string, std::string>> environment;  ///< added to ours
-  std::string input;              ///< what the child reads from stdin
-  std::optional<User> user;       ///< whom to become; only root can
+  std::string input;         ///< what the child reads from stdin
+  std::optional<User> user;  ///< whom to become; only root can
 };
 
 struct Outcome {

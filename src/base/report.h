@@ -1,7 +1,7 @@
 #pragma once
 
-// What long work tells while it runs. The work writes here; who started it decides what a person sees
-// (cli shows a bar on a terminal, `--json` shows nothing).
+// What long work tells while it runs. The work writes here; who started it decides what a person
+// sees (cli shows a bar on a terminal, `--json` shows nothing).
 
 #include <fmt/format.h>
 

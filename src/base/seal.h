@@ -2,9 +2,9 @@
 
 // Keys, sealing and digests, all by OpenSSL 3.
 //
-// A Secret is 32 bytes that are wiped when it goes. Sealing is AES-256-GCM (NIST SP 800-38D): whoever
-// opens with another key, another nonce or other associated data, or a changed byte, gets nothing.
-// The caller owes one promise: never the same key and nonce twice (TRAPS EK9).
+// A Secret is 32 bytes that are wiped when it goes. Sealing is AES-256-GCM (NIST SP 800-38D):
+// whoever opens with another key, another nonce or other associated data, or a changed byte, gets
+// nothing. The caller owes one promise: never the same key and nonce twice (TRAPS EK9).
 
 #include <array>
 #include <optional>

@@ -1,7 +1,7 @@
 #pragma once
 
-// Moments in time, to the microsecond, always UTC inside; a zone only matters when a person reads or
-// writes one.
+// Moments in time, to the microsecond, always UTC inside; a zone only matters when a person reads
+// or writes one.
 //
 // What a person writes is either understood exactly or refused: "13am", a local time that a clock
 // change skipped or repeated, and a date without a time are refused (TRAPS WF14).
@@ -30,8 +30,8 @@ struct ParsedTime {
   bool zone_was_assumed;  ///< the text named no zone, so `default_zone` was used
 };
 
-/// Reads "2026-11-23 08:30[:00[.5]] [ZONE]", also with a "T". ZONE is Z, UTC, +01, +01:00, +0100 or a
-/// name such as Europe/Berlin. Throws Error(usage) with a hint for anything else.
+/// Reads "2026-11-23 08:30[:00[.5]] [ZONE]", also with a "T". ZONE is Z, UTC, +01, +01:00, +0100 or
+/// a name such as Europe/Berlin. Throws Error(usage) with a hint for anything else.
 ParsedTime parse_time(std::string_view text, std::string_view default_zone);
 
 /// "1.2 s", "3 min 20 s", "4 h 5 min": for people.

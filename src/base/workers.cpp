@@ -74,7 +74,9 @@ void catch_interrupts() {
   ::sigaction(SIGTERM, &action, nullptr);
 }
 
-bool interrupted() { return signals.load() > 0; }
+bool interrupted() {
+  return signals.load() > 0;
+}
 
 void stop_if_interrupted() {
   if (interrupted()) {

@@ -11,8 +11,8 @@ namespace holdfast::base {
 unsigned default_workers();
 
 /// Runs `work(index, stop)` on `count` threads and waits for all. When one throws, the others are
-/// asked to stop, and the first exception is thrown here. Also throws Error(interrupted) if a signal
-/// came; `work` should look at `stop` between pieces, which then is set as well.
+/// asked to stop, and the first exception is thrown here. Also throws Error(interrupted) if a
+/// signal came; `work` should look at `stop` between pieces, which then is set as well.
 void run_workers(unsigned count, const std::function<void(unsigned, std::stop_token)>& work);
 
 /// From now on SIGINT and SIGTERM only set a flag (and end the process when they come three times).

@@ -49,11 +49,10 @@ void backup(Invocation& invocation, const operations::BackupRequest& request) {
 
 void add_backup(CLI::App& app, Invocation& invocation) {
   const auto request = std::make_shared<operations::BackupRequest>();
-  CLI::App* command =
-      add_command(app, invocation, "backup", "Take a backup now",
-                  {Code::damaged, Code::busy, Code::unreachable, Code::foreign, Code::no_space,
-                   Code::wal_missing},
-                  [&invocation, request] { backup(invocation, *request); });
+  CLI::App* command = add_command(app, invocation, "backup", "Take a backup now",
+                                  {Code::damaged, Code::busy, Code::unreachable, Code::foreign,
+                                   Code::no_space, Code::wal_missing},
+                                  [&invocation, request] { backup(invocation, *request); });
   command->add_option("--label", request->label, "What PostgreSQL shall call the backup")
       ->type_name("TEXT");
   add_workers(*command, request->workers);

@@ -23,16 +23,18 @@ namespace {
 using base::Code;
 using base::Error;
 
-std::string bar_text(const base::Progress::Snapshot& now, std::chrono::steady_clock::duration since) {
+std::string bar_text(const base::Progress::Snapshot& now,
+                     std::chrono::steady_clock::duration since) {
   const double seconds = std::chrono::duration<double>(since).count();
   const auto done = static_cast<double>(now.done);
   if (now.total == 0) return now.phase;
   const double share = std::min(1.0, done / static_cast<double>(now.total));
   constexpr int width = 24;
   const auto filled = static_cast<std::size_t>(share * width);
-  std::string text = fmt::format("{} [{}{}] {:3.0f}%  {} of {}", now.phase, std::string(filled, '='),
-                                 std::string(width - filled, ' '), share * 100,
-                                 base::size_text(now.done), base::size_text(now.total));
+  std::string text =
+      fmt::format("{} [{}{}] {:3.0f}%  {} of {}", now.phase, std::string(filled, '='),
+                  std::string(width - filled, ' '), share * 100, base::size_text(now.done),
+                  base::size_text(now.total));
   if (seconds > 0.5 && now.done > 0) {
     const double rate = done / seconds;
     const double left = (static_cast<double>(now.total) - done) / rate;
@@ -81,9 +83,9 @@ class ProgressDisplay {
       print_warning(warning);
     }
     if (!draw_) return;
-    std::fputs(fmt::format("\r\033[K{}", bar_text(now, std::chrono::steady_clock::now() - begun_))
-                   .c_str(),
-               stderr);
+    std::fputs(
+        fmt::format("\r\033[K{}", bar_text(now, std::chrono::steady_clock::now() - begun_)).c_str(),
+        stderr);
     std::fflush(stderr);
     drawn_ = true;
   }
@@ -137,8 +139,9 @@ void print_error(const Invocation& invocation, const Error& error) {
                                {"transient", code.transient},
                                {"exit_status", code.exit_status}};
     if (!error.hint().empty()) document["hint"] = error.hint();
-    std::fputs((document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n").c_str(),
-               stdout);
+    std::fputs(
+        (document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n").c_str(),
+        stdout);
   }
   std::fputs(fmt::format("holdfast: {}\n", error.message()).c_str(), stderr);
   if (!error.hint().empty()) std::fputs(fmt::format("hint: {}\n", error.hint()).c_str(), stderr);
@@ -149,8 +152,9 @@ void print_warning(const std::string& message) {
 }
 
 void print_json(const nlohmann::json& document) {
-  std::fputs((document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n").c_str(),
-             stdout);
+  std::fputs(
+      (document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n").c_str(),
+      stdout);
 }
 
 void with_progress(const Invocation& invocation, const std::function<void(base::Progress&)>& work) {
@@ -169,9 +173,10 @@ bool confirmed(const std::string& question) {
 
 namespace {
 
-/// For PostgreSQL a restore_command that ends with 1 to 125 has not found the file, and recovery is over
-/// (pitfall B31). So a `wal fetch` that could not even be understood, however it is misspelt, must not
-/// end like that: it is known by its name, or by the bare name of a WAL file, which nothing else takes.
+/// For PostgreSQL a restore_command that ends with 1 to 125 has not found the file, and recovery is
+/// over (pitfall B31). So a `wal fetch` that could not even be understood, however it is misspelt,
+/// must not end like that: it is known by its name, or by the bare name of a WAL file, which
+/// nothing else takes.
 int failure(int argc, char** argv, Code code) {
   const std::span<char*> words(argv, static_cast<std::size_t>(argc));
   const auto is_about_fetching = [](std::string_view word) {
@@ -220,8 +225,8 @@ int run(int argc, char** argv) {
       ->type_name("FILE");
   app.require_subcommand(1);
   app.fallthrough();
-  for (const auto add : {add_init, add_backup, add_list, add_restore, add_verify, add_wal, add_doctor,
-                         add_demo}) {
+  for (const auto add :
+       {add_init, add_backup, add_list, add_restore, add_verify, add_wal, add_doctor, add_demo}) {
     add(app, invocation);
   }
   app.footer("Each command has its own --help.");
@@ -233,11 +238,11 @@ int run(int argc, char** argv) {
     return app.exit(done);  // --help, --version
   } catch (const CLI::ParseError& wrong) {
     const std::vector<std::string> unknown = app.remaining();
-    print_error(invocation, Error(Code::usage,
-                                  unknown.empty()
-                                      ? std::string(wrong.what())
+    print_error(invocation,
+                Error(Code::usage,
+                      unknown.empty() ? std::string(wrong.what())
                                       : fmt::format("cannot understand \"{}\"", unknown.front()),
-                                  "see `holdfast --help`"));
+                      "see `holdfast --help`"));
     return failure(argc, argv, Code::usage);
   } catch (const Error& error) {
     print_error(invocation, error);

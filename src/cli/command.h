@@ -15,10 +15,10 @@ namespace holdfast::cli {
 
 /// One run of the program.
 struct Invocation {
-  std::string config;          ///< --config
-  std::string cluster;         ///< --cluster
-  bool json = false;           ///< --json
-  int exit_status = 0;         ///< what the command wants to end with
+  std::string config;   ///< --config
+  std::string cluster;  ///< --cluster
+  bool json = false;    ///< --json
+  int exit_status = 0;  ///< what the command wants to end with
 
   operations::Configuration configuration() const;
 };
@@ -39,8 +39,8 @@ void print_error(const Invocation& invocation, const base::Error& error);
 void print_warning(const std::string& message);
 void print_json(const nlohmann::json& document);
 
-/// Shows `progress` on stderr while `work` runs, if stderr is a terminal; prints its warnings as they
-/// come.
+/// Shows `progress` on stderr while `work` runs, if stderr is a terminal; prints its warnings as
+/// they come.
 void with_progress(const Invocation& invocation, const std::function<void(base::Progress&)>& work);
 
 /// "yes" to a question on the terminal. Without a terminal the answer is no.

@@ -18,8 +18,8 @@ using base::Code;
 /// Names the directory to a process that goes on as another user.
 constexpr const char* directory_variable = "HOLDFAST_DEMO_DIRECTORY";
 
-/// PostgreSQL refuses to run as root, and its archive_command runs as its own user. So as root the demo
-/// goes on as that user, with a copy of this program that he can run wherever it was built.
+/// PostgreSQL refuses to run as root, and its archive_command runs as its own user. So as root the
+/// demo goes on as that user, with a copy of this program that he can run wherever it was built.
 [[noreturn]] void go_on_as(const base::User& user, const base::fs::path& directory,
                            const Invocation& invocation) {
   const base::fs::path program = directory / "holdfast";

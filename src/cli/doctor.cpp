@@ -15,9 +15,12 @@ using Level = operations::Finding::Level;
 
 std::string_view name_of(Level level) {
   switch (level) {
-    case Level::good: return "ok";
-    case Level::warning: return "warning";
-    case Level::bad: return "BAD";
+    case Level::good:
+      return "ok";
+    case Level::warning:
+      return "warning";
+    case Level::bad:
+      return "BAD";
   }
   return "";
 }
@@ -43,7 +46,8 @@ void doctor(Invocation& invocation, bool fix) {
     if (!each.remedy.empty()) std::cout << fmt::format("{:<8} {}\n", "", "-> " + each.remedy);
   }
   for (const std::string& each : diagnosis.fixed) std::cout << "fixed    " << each << "\n";
-  if (diagnosis.restart_needed) std::cout << "The server must be restarted for this to take effect.\n";
+  if (diagnosis.restart_needed)
+    std::cout << "The server must be restarted for this to take effect.\n";
 }
 
 }  // namespace

@@ -87,15 +87,18 @@ void add_init(CLI::App& app, Invocation& invocation) {
       [&invocation, options] { init(invocation, *options); });
   command->add_option("--connection", options->connection, "How to reach the server (libpq)")
       ->type_name("STRING");
-  command->add_option("--data-directory", options->data_directory,
-                      "The server's data directory; asked from the server by default")
+  command
+      ->add_option("--data-directory", options->data_directory,
+                   "The server's data directory; asked from the server by default")
       ->type_name("DIR");
-  command->add_option("--repository", options->repository,
-                      "Where backups go; file:///var/lib/holdfast by default")
+  command
+      ->add_option("--repository", options->repository,
+                   "Where backups go; file:///var/lib/holdfast by default")
       ->type_name("URL");
-  command->add_option("--key-file", options->key_file,
-                      "File with the key (made if it is not there); by default beside the "
-                      "configuration, or the passphrase in $HOLDFAST_PASSPHRASE")
+  command
+      ->add_option("--key-file", options->key_file,
+                   "File with the key (made if it is not there); by default beside the "
+                   "configuration, or the passphrase in $HOLDFAST_PASSPHRASE")
       ->type_name("FILE");
   command->add_option("--key-command", options->key_command, "Command that prints the key")
       ->type_name("COMMAND");

@@ -37,8 +37,11 @@ json to_json(const operations::Listing& listing) {
   for (const operations::UnreadableBackup& backup : listing.unreadable) {
     unreadable.push_back({{"id", backup.id.text}, {"why", backup.why}});
   }
-  return {{"backups", backups},         {"recovery_windows", windows}, {"timelines", timelines},
-          {"unreadable", unreadable}, {"warnings", listing.warnings}};
+  return {{"backups", backups},
+          {"recovery_windows", windows},
+          {"timelines", timelines},
+          {"unreadable", unreadable},
+          {"warnings", listing.warnings}};
 }
 
 void print(const operations::Listing& listing) {

@@ -43,7 +43,8 @@ void restore(const Invocation& invocation, Options& options) {
   options.restore.directory = options.directory;
   options.restore.request.inclusive = !options.exclusive;
   if (!options.backup.empty()) options.restore.request.backup = options.backup;
-  if (options.timeline != 0) options.restore.request.timeline = postgres::Timeline{options.timeline};
+  if (options.timeline != 0)
+    options.restore.request.timeline = postgres::Timeline{options.timeline};
   base::catch_interrupts();
   std::optional<operations::RestoreOutcome> outcome;
   with_progress(invocation, [&](base::Progress& progress) {
@@ -67,28 +68,31 @@ void restore(const Invocation& invocation, Options& options) {
 
 void add_restore(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
-  CLI::App* command = add_command(
-      app, invocation, "restore", "Restore a cluster into a directory, to any moment",
-      {Code::outside_window, Code::wal_missing, Code::refused, Code::corrupt, Code::key,
-       Code::no_space, Code::not_found},
-      [&invocation, options] { restore(invocation, *options); });
+  CLI::App* command =
+      add_command(app, invocation, "restore", "Restore a cluster into a directory, to any moment",
+                  {Code::outside_window, Code::wal_missing, Code::refused, Code::corrupt, Code::key,
+                   Code::no_space, Code::not_found},
+                  [&invocation, options] { restore(invocation, *options); });
   command->add_option("directory", options->directory, "An empty directory, or one to be made")
       ->type_name("DIR")
       ->required();
-  command->add_option("--to", options->restore.request.to,
-                      "\"2026-11-23 08:30:00+00\", an LSN, a transaction number, the name of a "
-                      "restore point, \"immediate\" or \"latest\" (the default). time:, lsn:, xid: or "
-                      "name: in front leave no doubt")
+  command
+      ->add_option("--to", options->restore.request.to,
+                   "\"2026-11-23 08:30:00+00\", an LSN, a transaction number, the name of a "
+                   "restore point, \"immediate\" or \"latest\" (the default). time:, lsn:, xid: or "
+                   "name: in front leave no doubt")
       ->type_name("TARGET");
   command->add_flag("--exclusive", options->exclusive, "Stop just before the target");
   command->add_option("--timeline", options->timeline, "Follow this timeline, not the newest")
       ->type_name("N");
   command->add_option("--backup", options->backup, "Begin from this backup")->type_name("ID");
-  command->add_option("--tablespace", options->restore.tablespaces,
-                      "Put a tablespace elsewhere; may be repeated")
+  command
+      ->add_option("--tablespace", options->restore.tablespaces,
+                   "Put a tablespace elsewhere; may be repeated")
       ->type_name("OID=DIR");
-  command->add_option("--action", options->restore.action,
-                      "At the target: promote (the default), pause or shutdown")
+  command
+      ->add_option("--action", options->restore.action,
+                   "At the target: promote (the default), pause or shutdown")
       ->type_name("ACTION");
   command->add_flag("--delta", options->restore.delta,
                     "Make a directory right that holds files; keeps what is right, by content");

@@ -50,9 +50,9 @@ json to_json(const operations::VerifyReport& report) {
 void print(const operations::VerifyReport& report) {
   for (const operations::BackupVerdict& each : report.backups) {
     std::cout << fmt::format("{}  {}\n", each.backup.id.text,
-                             !each.problems.empty()          ? "CANNOT BE RESTORED"
+                             !each.problems.empty()     ? "CANNOT BE RESTORED"
                              : each.backup.is_damaged() ? "restorable, but DAMAGED when taken"
-                                                             : "good");
+                                                        : "good");
     std::size_t shown = 0;
     for (const std::string& problem : each.problems) {
       if (shown++ == problems_shown) {
@@ -73,8 +73,9 @@ void print(const operations::VerifyReport& report) {
                            base::size_text(report.bytes), report.packs, report.frames,
                            report.wal_segments);
   if (report.orphans > 0) {
-    std::cout << fmt::format("{} objects ({}) belong to no backup: remains of one that was killed\n",
-                             report.orphans, base::size_text(report.orphan_bytes));
+    std::cout << fmt::format(
+        "{} objects ({}) belong to no backup: remains of one that was killed\n", report.orphans,
+        base::size_text(report.orphan_bytes));
   }
   std::cout << (report.ok() ? "Everything is as it was written.\n" : "NOT everything is right.\n");
 }
@@ -100,10 +101,10 @@ void verify(Invocation& invocation, const Options& options) {
 
 void add_verify(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
-  CLI::App* command = add_command(
-      app, invocation, "verify", "Read every byte of the repository and check it",
-      {Code::check_failed, Code::key, Code::not_found, Code::unreachable},
-      [&invocation, options] { verify(invocation, *options); });
+  CLI::App* command =
+      add_command(app, invocation, "verify", "Read every byte of the repository and check it",
+                  {Code::check_failed, Code::key, Code::not_found, Code::unreachable},
+                  [&invocation, options] { verify(invocation, *options); });
   command->add_flag("--rebuild-maps", options->rebuild_maps,
                     "First write map shards that are lost or corrupt again, from what packs say");
   add_workers(*command, options->workers);

@@ -28,7 +28,8 @@ void push(const Invocation& invocation, const std::string& path) {
   const operations::PushOutcome outcome =
       operations::push_wal(site, path, std::min(4U, base::default_workers()));
   if (invocation.json) {
-    print_json({{"file", outcome.name}, {"bytes", outcome.bytes}, {"was_there", outcome.was_there}});
+    print_json(
+        {{"file", outcome.name}, {"bytes", outcome.bytes}, {"was_there", outcome.was_there}});
   }
 }
 
@@ -42,8 +43,8 @@ struct FetchOptions {
 bool fetch_once(const Invocation& invocation, const FetchOptions& options) {
   const operations::Configuration configuration = invocation.configuration();
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
-  return operations::fetch_wal(site, {options.system, options.name, options.destination, true,
-                                      options.to_target});
+  return operations::fetch_wal(
+      site, {options.system, options.name, options.destination, true, options.to_target});
 }
 
 /// A standby waits for ever for what may come; a server in recovery must be stopped.
@@ -59,7 +60,8 @@ bool fetch_patiently(const Invocation& invocation, const FetchOptions& options) 
         print_error(invocation, error);
         return false;  // to a standby a hole is "not yet": streaming may fill it
       }
-      // A repository that is not there now, or whose keys are not, was there when the standby was made.
+      // A repository that is not there now, or whose keys are not, was there when the standby was
+      // made.
       const bool may_pass = base::info(error.code()).transient || error.code() == Code::not_found ||
                             error.code() == Code::key;
       if (!may_pass) throw;
@@ -85,7 +87,8 @@ void fetch(Invocation& invocation, const FetchOptions& options) {
 }  // namespace
 
 void add_wal(CLI::App& app, Invocation& invocation) {
-  CLI::App* wal = app.add_subcommand("wal", "Archive and fetch WAL: archive_command, restore_command");
+  CLI::App* wal =
+      app.add_subcommand("wal", "Archive and fetch WAL: archive_command, restore_command");
   wal->require_subcommand(1);
   wal->fallthrough();
 
@@ -94,23 +97,27 @@ void add_wal(CLI::App& app, Invocation& invocation) {
       *wal, invocation, "push", "Store a WAL file: archive_command = 'holdfast wal push %p'",
       {Code::foreign, Code::conflict, Code::corrupt, Code::no_space, Code::key},
       [&invocation, path] { push(invocation, *path); });
-  push_command->add_option("path", *path, "What PostgreSQL puts for %p")->required()->type_name("PATH");
+  push_command->add_option("path", *path, "What PostgreSQL puts for %p")
+      ->required()
+      ->type_name("PATH");
 
   const auto options = std::make_shared<FetchOptions>();
   CLI::App* fetch_command = add_command(
-      *wal, invocation, "fetch", "Fetch a WAL file: restore_command = 'holdfast wal fetch %f %p'", {},
-      [&invocation, options] { fetch(invocation, *options); });
+      *wal, invocation, "fetch", "Fetch a WAL file: restore_command = 'holdfast wal fetch %f %p'",
+      {}, [&invocation, options] { fetch(invocation, *options); });
   fetch_command->add_option("name", options->name, "What PostgreSQL puts for %f")
       ->required()
       ->type_name("NAME");
   fetch_command->add_option("destination", options->destination, "What PostgreSQL puts for %p")
       ->required()
       ->type_name("PATH");
-  fetch_command->add_option("--system", options->system, "The system identifier; the newest by default")
+  fetch_command
+      ->add_option("--system", options->system, "The system identifier; the newest by default")
       ->type_name("ID");
-  fetch_command->add_flag("--to-target", options->to_target,
-                          "Recovery has a target: PostgreSQL itself fails if WAL ends before it, so "
-                          "a hole is reported as not found");
+  fetch_command->add_flag(
+      "--to-target", options->to_target,
+      "Recovery has a target: PostgreSQL itself fails if WAL ends before it, so "
+      "a hole is reported as not found");
   fetch_command->footer(
       "EXIT STATUS\n"
       "    0  fetched\n"

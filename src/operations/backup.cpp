@@ -92,8 +92,8 @@ std::set<std::string> Run::stored_objects() const {
   return names;
 }
 
-/// A backup that failed must not fill the repository. While we hold the lease nobody else writes packs
-/// and shards, so what was not there before is ours; without the lease nothing is touched.
+/// A backup that failed must not fill the repository. While we hold the lease nobody else writes
+/// packs and shards, so what was not there before is ours; without the lease nothing is touched.
 void Run::remove_remains() {
   try {
     lease_.check();
@@ -121,8 +121,8 @@ void Run::begin() {
   info_.time_zone = session_.setting("TimeZone").value_or("UTC");
   info_.checksums = control.checksum_version != 0;
   info_.start = session_.start_backup(request_.label, true).lsn;
-  // The checkpoint that this made must be in the data directory that we read; in a stale copy of it,
-  // or in another cluster's, it is not (TRAPS BK9).
+  // The checkpoint that this made must be in the data directory that we read; in a stale copy of
+  // it, or in another cluster's, it is not (TRAPS BK9).
   const postgres::ControlFile after =
       postgres::read_control_file(site_.cluster.data_directory).control;
   if (after.system_id != control.system_id || after.redo < info_.start) {
@@ -156,7 +156,8 @@ void Run::copy() {
     map_.links.push_back({fmt::format("pg_tblspc/{}", tablespace.oid), tablespace.location});
   }
   map_.attachments = source_.configuration_files;
-  // Last of all files (POSTGRES 5.1): on a standby its minRecoveryPoint must be no older than any page.
+  // Last of all files (POSTGRES 5.1): on a standby its minRecoveryPoint must be no older than any
+  // page.
   map_.attachments.push_back(
       {"pg_control", postgres::read_control_file(site_.cluster.data_directory).bytes});
 }
@@ -193,12 +194,13 @@ void Run::store_wal_file(const std::string& name) {
     }
     base::stop_if_interrupted();
     if (std::chrono::steady_clock::now() > give_up) {
-      throw Error(Code::wal_missing,
-                  fmt::format("could not store WAL file {}, which the backup needs: it is neither in "
-                              "pg_wal nor in the repository",
-                              name),
-                  "set archive_command (see `holdfast doctor`), so that WAL is kept until it is "
-                  "archived, and run it again");
+      throw Error(
+          Code::wal_missing,
+          fmt::format("could not store WAL file {}, which the backup needs: it is neither in "
+                      "pg_wal nor in the repository",
+                      name),
+          "set archive_command (see `holdfast doctor`), so that WAL is kept until it is "
+          "archived, and run it again");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
   }
@@ -224,8 +226,8 @@ void Run::write_map() {
   info_.damaged = copied_.damaged;
 }
 
-/// INV-1: asks the store itself for everything that this backup needs, by name and size; maps, which
-/// are small, are read.
+/// INV-1: asks the store itself for everything that this backup needs, by name and size; maps,
+/// which are small, are read.
 void Run::check_stored() const {
   store::ObjectStore& store = site_.repository.store();
   std::map<std::string, std::uint64_t> sizes;
@@ -237,11 +239,12 @@ void Run::check_stored() const {
   const auto expect = [&](const std::string& name, std::optional<std::uint64_t> size) {
     const auto found = sizes.find(source_.place.directory() + "/" + name);
     if (found == sizes.end() || (size && found->second != *size)) {
-      throw Error(Code::corrupt,
-                  fmt::format("could not finish backup {}: object {} is no longer in the repository "
-                              "as it was written",
-                              info_.id.text, name),
-                  "find out who removes objects from the repository, and run it again");
+      throw Error(
+          Code::corrupt,
+          fmt::format("could not finish backup {}: object {} is no longer in the repository "
+                      "as it was written",
+                      info_.id.text, name),
+          "find out who removes objects from the repository, and run it again");
     }
   };
   for (const auto& pack : copied_.packs) expect(repository::pack_name(pack.id), pack.bytes);
@@ -251,12 +254,14 @@ void Run::check_stored() const {
     backups_.read_shard_packs(shard.id, decompressor);
   }
   backups_.read_map(info_.id);
-  const auto last = postgres::segment_at(info_.timeline, {info_.stop.value - 1}, info_.segment_size);
+  const auto last =
+      postgres::segment_at(info_.timeline, {info_.stop.value - 1}, info_.segment_size);
   for (auto segment = postgres::segment_at(info_.timeline, info_.start, info_.segment_size);
        segment <= last; ++segment.number) {
     const std::string name = postgres::file_name(segment, info_.segment_size);
     if (!archive_.has(name)) {
-      base::fail(Code::corrupt, "could not finish backup {}: WAL file {} is no longer in the repository",
+      base::fail(Code::corrupt,
+                 "could not finish backup {}: WAL file {} is no longer in the repository",
                  info_.id.text, name);
     }
   }

@@ -2,10 +2,11 @@
 
 // `backup`: the state of a cluster, copied while it runs.
 //
-// The order of things is the safety of it: take the lease; pg_backup_start; copy every file, pg_control
-// last; pg_backup_stop; make the WAL between the two durable in the repository; write the map; look
-// whether everything is there; and only then write backup.json (INV-1). Whatever fails before that
-// leaves nothing that could be taken for a backup, and what was stored is removed again.
+// The order of things is the safety of it: take the lease; pg_backup_start; copy every file,
+// pg_control last; pg_backup_stop; make the WAL between the two durable in the repository; write
+// the map; look whether everything is there; and only then write backup.json (INV-1). Whatever
+// fails before that leaves nothing that could be taken for a backup, and what was stored is removed
+// again.
 
 #include <string>
 

@@ -94,13 +94,15 @@ BackupInfo backup_info(const json& document, const repository::ClusterPlace& pla
 }
 
 repository::Repository open_repository(const RepositoryConfiguration& configuration) {
-  auto opened = repository::Repository::open(store::open_store(configuration.url), configuration.key);
+  auto opened =
+      repository::Repository::open(store::open_store(configuration.url), configuration.key);
   if (opened.encrypted() || !configuration.encrypted) return opened;
-  throw Error(Code::key,
-              fmt::format("cannot use the repository at {}: it is not encrypted, and the configuration "
-                          "does not say that it may be so",
-                          configuration.url),
-              "set encryption = \"none\" in its section if that is right");
+  throw Error(
+      Code::key,
+      fmt::format("cannot use the repository at {}: it is not encrypted, and the configuration "
+                  "does not say that it may be so",
+                  configuration.url),
+      "set encryption = \"none\" in its section if that is right");
 }
 
 Site open_site(const Configuration& configuration, const std::string& cluster) {
@@ -135,15 +137,15 @@ Catalog read_catalog(const Site& site) {
         const auto document = backups.read(id);
         if (document) catalog.backups.push_back(backup_info(*document, backups.place()));
       } catch (const Error& error) {
-        const bool about_the_backup = error.code() == Code::corrupt || error.code() == Code::foreign;
+        const bool about_the_backup =
+            error.code() == Code::corrupt || error.code() == Code::foreign;
         if (!about_the_backup) throw;
         catalog.unreadable.push_back({id, error.message()});
       }
     }
   }
-  std::stable_sort(
-      catalog.backups.begin(), catalog.backups.end(),
-      [](const BackupInfo& a, const BackupInfo& b) { return a.stopped < b.stopped; });
+  std::stable_sort(catalog.backups.begin(), catalog.backups.end(),
+                   [](const BackupInfo& a, const BackupInfo& b) { return a.stopped < b.stopped; });
   return catalog;
 }
 

@@ -19,32 +19,33 @@ namespace holdfast::operations {
 /// Pages of one file that failed their checksums and stood still.
 struct DamagedFile {
   std::string path;
-  std::uint64_t pages = 0;             ///< how many
-  std::vector<std::uint64_t> first;    ///< the numbers of the first few
+  std::uint64_t pages = 0;           ///< how many
+  std::vector<std::uint64_t> first;  ///< the numbers of the first few
 };
 
 struct BackupInfo {
   repository::BackupId id;
   repository::ClusterPlace place;
-  base::Timestamp started;             ///< by the server's clock
-  base::Timestamp stopped;             ///< the backup can be restored to this moment and later ones
-  postgres::Lsn start;                 ///< replay begins here
-  postgres::Lsn stop;                  ///< and is consistent from here on
+  base::Timestamp started;  ///< by the server's clock
+  base::Timestamp stopped;  ///< the backup can be restored to this moment and later ones
+  postgres::Lsn start;      ///< replay begins here
+  postgres::Lsn stop;       ///< and is consistent from here on
   postgres::Timeline timeline;
   postgres::SegmentSize segment_size;
-  int server_version = 0;              ///< 150020
-  std::string time_zone;               ///< the server's TimeZone setting
-  bool checksums = false;              ///< the cluster has them, so each page was checked
+  int server_version = 0;  ///< 150020
+  std::string time_zone;   ///< the server's TimeZone setting
+  bool checksums = false;  ///< the cluster has them, so each page was checked
   std::uint64_t files = 0;
-  std::uint64_t bytes = 0;             ///< of the cluster, without what is left out
-  std::uint64_t stored_bytes = 0;      ///< that this backup added to the repository
+  std::uint64_t bytes = 0;         ///< of the cluster, without what is left out
+  std::uint64_t stored_bytes = 0;  ///< that this backup added to the repository
   std::vector<DamagedFile> damaged;
 
   bool is_damaged() const { return !damaged.empty(); }
 };
 
 nlohmann::json to_json(const BackupInfo& backup);
-/// Throws Error(corrupt) if a member is missing or makes no sense (TRAPS RC11: stop before start, ...).
+/// Throws Error(corrupt) if a member is missing or makes no sense (TRAPS RC11: stop before start,
+/// ...).
 BackupInfo backup_info(const nlohmann::json& document, const repository::ClusterPlace& place);
 
 /// A repository and the cluster in it that a command is about.
@@ -53,8 +54,8 @@ struct Site {
   const ClusterConfiguration& cluster;
   repository::Repository repository;
 };
-/// Opens it, and refuses one that is not encrypted unless the configuration says so: plaintext must never
-/// be stored because somebody put another repository in its place (TRAPS EK2).
+/// Opens it, and refuses one that is not encrypted unless the configuration says so: plaintext must
+/// never be stored because somebody put another repository in its place (TRAPS EK2).
 repository::Repository open_repository(const RepositoryConfiguration& configuration);
 Site open_site(const Configuration& configuration, const std::string& cluster);
 
@@ -63,8 +64,8 @@ struct UnreadableBackup {
   std::string why;
 };
 
-/// All committed backups of a cluster, over all its systems (pg_upgrade makes a new one), in the order
-/// of their stop times; and those whose backup.json cannot be trusted.
+/// All committed backups of a cluster, over all its systems (pg_upgrade makes a new one), in the
+/// order of their stop times; and those whose backup.json cannot be trusted.
 struct Catalog {
   std::vector<BackupInfo> backups;
   std::vector<UnreadableBackup> unreadable;

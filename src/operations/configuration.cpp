@@ -19,8 +19,8 @@ using base::Error;
 [[noreturn]] void refuse(const base::fs::path& path, const toml::source_region& where,
                          std::string_view why, std::string hint = {}) {
   if (hint.empty()) hint = "README.md shows a configuration; `holdfast init` writes a new one";
-  throw Error(Code::configuration,
-              fmt::format("{}:{}: {}", path.string(), where.begin.line, why), std::move(hint));
+  throw Error(Code::configuration, fmt::format("{}:{}: {}", path.string(), where.begin.line, why),
+              std::move(hint));
 }
 
 std::string joined(const std::set<std::string_view>& names) {
@@ -149,10 +149,13 @@ const ClusterConfiguration& Configuration::cluster(const std::string& name) cons
   for (const ClusterConfiguration& each : clusters) {
     if (each.name == name) return each;
   }
-  throw Error(Code::not_found, fmt::format("cannot find cluster \"{}\" in {}", name, path.string()));
+  throw Error(Code::not_found,
+              fmt::format("cannot find cluster \"{}\" in {}", name, path.string()));
 }
 
-const RepositoryConfiguration& Configuration::repository() const { return repositories.front(); }
+const RepositoryConfiguration& Configuration::repository() const {
+  return repositories.front();
+}
 
 base::fs::path find_configuration(const std::string& given) {
   const auto must_exist = [](const std::string& path, std::string_view source) {
@@ -190,7 +193,8 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   const auto each_table = [&](std::string_view kind, const auto& read) {
     const toml::table* tables = root.get_as<toml::table>(kind);
     if (tables == nullptr) {
-      throw Error(Code::configuration, fmt::format("{}: there is no [{}.NAME]", path.string(), kind),
+      throw Error(Code::configuration,
+                  fmt::format("{}: there is no [{}.NAME]", path.string(), kind),
                   "README.md shows a configuration; `holdfast init` writes a new one");
     }
     for (const auto& [name, node] : *tables) {

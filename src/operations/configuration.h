@@ -2,8 +2,8 @@
 
 // holdfast.toml: what a user tells Holdfast about clusters and repositories.
 //
-// Every key that is understood does something; every other key is an error with its line (TRAPS CC10,
-// CC11). Secrets are not in it: it names a key file or a command that prints the key.
+// Every key that is understood does something; every other key is an error with its line (TRAPS
+// CC10, CC11). Secrets are not in it: it names a key file or a command that prints the key.
 
 #include <optional>
 #include <string>
@@ -16,7 +16,7 @@ namespace holdfast::operations {
 
 struct ClusterConfiguration {
   std::string name;
-  std::string connection;       ///< libpq connection string
+  std::string connection;  ///< libpq connection string
   base::fs::path data_directory;
 };
 
@@ -24,11 +24,11 @@ struct RepositoryConfiguration {
   std::string name;
   std::string url;
   repository::KeySource key;
-  bool encrypted = true;        ///< false only if the file says encryption = "none"
+  bool encrypted = true;  ///< false only if the file says encryption = "none"
 };
 
 struct Configuration {
-  base::fs::path path;          ///< absolute
+  base::fs::path path;  ///< absolute
   std::vector<ClusterConfiguration> clusters;
   std::vector<RepositoryConfiguration> repositories;
 
@@ -41,8 +41,8 @@ struct Configuration {
 /// Throws Error(configuration) if none of these exists.
 base::fs::path find_configuration(const std::string& given);
 
-/// Reads and checks a file. The passphrase of a repository without key_file and key_command is taken
-/// from $HOLDFAST_PASSPHRASE.
+/// Reads and checks a file. The passphrase of a repository without key_file and key_command is
+/// taken from $HOLDFAST_PASSPHRASE.
 Configuration read_configuration(const base::fs::path& path);
 Configuration parse_configuration(std::string_view text, const base::fs::path& path);
 

@@ -44,11 +44,11 @@ constexpr std::size_t remembered_files = 200000;
 struct Item {
   FileEntry entry;
   SourceFile source;
-  std::shared_ptr<base::Fd> file;          ///< open while parts are being read
+  std::shared_ptr<base::Fd> file;  ///< open while parts are being read
   std::once_flag opened;
   bool vanished = false;
-  std::vector<std::vector<Run>> parts;     ///< runs of each part
-  std::vector<std::uint64_t> part_sizes;   ///< bytes that each part had
+  std::vector<std::vector<Run>> parts;    ///< runs of each part
+  std::vector<std::uint64_t> part_sizes;  ///< bytes that each part had
   std::size_t parts_taken = 0;
   std::size_t parts_done = 0;
   DamagedFile damage;
@@ -108,7 +108,8 @@ class KnownFiles {
 /// Takes finished files in path order and writes shards.
 class ShardBuilder {
  public:
-  explicit ShardBuilder(const repository::Backups& backups) : backups_(backups), compressor_(base::Compressor::Effort::dense) {}
+  explicit ShardBuilder(const repository::Backups& backups)
+      : backups_(backups), compressor_(base::Compressor::Effort::dense) {}
 
   void add(FileEntry entry, CopyResult& result) {
     weight_ += 1 + entry.runs.size();
@@ -120,8 +121,8 @@ class ShardBuilder {
   void close(CopyResult& result) {
     if (shard_.files.empty()) return;
     const repository::ShardId id = backups_.write_shard(shard_, compressor_);
-    result.shards.push_back({id, shard_.files.front().path, shard_.files.back().path,
-                             shard_.files.size(), bytes_});
+    result.shards.push_back(
+        {id, shard_.files.front().path, shard_.files.back().path, shard_.files.size(), bytes_});
     result.files += shard_.files.size();
     result.bytes += bytes_;
     shard_.files.clear();
@@ -147,7 +148,10 @@ class Copier {
  public:
   Copier(const repository::Repository& repository, const repository::Backups& backups,
          const CopyRequest& request, base::Progress& progress)
-      : repository_(repository), request_(request), progress_(progress), shards_(backups),
+      : repository_(repository),
+        request_(request),
+        progress_(progress),
+        shards_(backups),
         directory_(backups.place().directory()) {}
 
   CopyResult run() {
@@ -186,14 +190,14 @@ class Copier {
   KnownFiles known_;
   Owners owners_;
 
-  std::mutex mutex_;                         // guards all below
+  std::mutex mutex_;  // guards all below
   std::condition_variable_any changed_;
   std::deque<std::unique_ptr<Item>> queue_;  // in path order; finished ones leave at the front
   std::size_t next_ = 0;                     // index in queue_ of the first with parts to take
   bool walked_ = false;
   std::uint64_t total_ = 0;
 
-  std::mutex shard_mutex_;                   // taken before mutex_; keeps shards in path order
+  std::mutex shard_mutex_;  // taken before mutex_; keeps shards in path order
   ShardBuilder shards_;
   CopyResult result_;
   std::string directory_;

@@ -2,14 +2,14 @@
 
 // Copying a data directory into packs and map shards, with many workers: the heart of a backup.
 //
-// One thread walks the directory and queues files in the order of their paths; workers take pieces (a
-// batch of small files, or a part of a large one), read, check and store their pages, and leave the
-// runs behind. Files whose pieces are all done leave the queue at its front, in order, and go into map
-// shards. So memory holds what is being worked on, never the whole directory or its map.
+// One thread walks the directory and queues files in the order of their paths; workers take pieces
+// (a batch of small files, or a part of a large one), read, check and store their pages, and leave
+// the runs behind. Files whose pieces are all done leave the queue at its front, in order, and go
+// into map shards. So memory holds what is being worked on, never the whole directory or its map.
 //
-// The server writes all the while. A file that vanishes was dropped and is left out; one that shrinks
-// ends where it ends; one that grows is cut at the size it had when it was found: replay of WAL from
-// the backup's start mends all three (pitfalls B10, B14).
+// The server writes all the while. A file that vanishes was dropped and is left out; one that
+// shrinks ends where it ends; one that grows is cut at the size it had when it was found: replay of
+// WAL from the backup's start mends all three (pitfalls B10, B14).
 
 #include <cstdint>
 #include <functional>
@@ -27,14 +27,14 @@ namespace holdfast::operations {
 
 struct CopyRequest {
   base::fs::path data_directory;
-  std::string version_directory;   ///< of tablespaces: "PG_15_202209061"
-  std::string backup;              ///< id, for the packs' descriptions
-  std::uint64_t stamp = 0;         ///< the backup's start
-  bool checksums = false;          ///< verify pages
+  std::string version_directory;  ///< of tablespaces: "PG_15_202209061"
+  std::string backup;             ///< id, for the packs' descriptions
+  std::uint64_t stamp = 0;        ///< the backup's start
+  bool checksums = false;         ///< verify pages
   std::uint32_t segment_blocks = postgres::default_segment_blocks;
   unsigned workers = 1;
-  /// Called every few seconds, by one thread at a time; may throw, which ends the copying. A backup whose
-  /// server is gone should not go on reading files for hours.
+  /// Called every few seconds, by one thread at a time; may throw, which ends the copying. A backup
+  /// whose server is gone should not go on reading files for hours.
   std::function<void()> check;
 };
 
@@ -48,8 +48,8 @@ struct CopyResult {
   std::uint64_t stored_bytes = 0;
 };
 
-/// Copies all that belongs into a backup except global/pg_control, which must be read last. Everything
-/// is durable on return.
+/// Copies all that belongs into a backup except global/pg_control, which must be read last.
+/// Everything is durable on return.
 CopyResult copy_files(const repository::Repository& repository, const repository::Backups& backups,
                       const CopyRequest& request, base::Progress& progress);
 

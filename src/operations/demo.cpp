@@ -23,7 +23,7 @@ using base::fs::path;
 /// A commit that a writer was told is done.
 struct Acknowledged {
   std::uint64_t number = 0;
-  postgres::Lsn lsn;      ///< its commit record ends at or before this
+  postgres::Lsn lsn;  ///< its commit record ends at or before this
   base::Timestamp at;
 };
 
@@ -122,9 +122,10 @@ void Demo::make_source() {
                      base::view(write_configuration(configuration_.clusters.front(),
                                                     configuration_.repositories.front())));
   postgres::Session(source_->connection()).run_script(demo_schema);
-  say_(fmt::format("Made a PostgreSQL {} with organisations, memberships, buildings, comps, tims, "
-                   "reports, exports, audit_logs",
-                   installation_.major));
+  say_(
+      fmt::format("Made a PostgreSQL {} with organisations, memberships, buildings, comps, tims, "
+                  "reports, exports, audit_logs",
+                  installation_.major));
 }
 
 void Demo::write_and_back_up() {
@@ -154,9 +155,10 @@ void Demo::lose_everything() {
     writer->stop();
     outcome_.acknowledged += writer->acknowledged().size();
   }
-  say_(fmt::format("Killed the server and deleted its data directory in the middle of a write, after "
-                   "{} acknowledged commits",
-                   outcome_.acknowledged));
+  say_(fmt::format(
+      "Killed the server and deleted its data directory in the middle of a write, after "
+      "{} acknowledged commits",
+      outcome_.acknowledged));
 }
 
 void Demo::restore_and_start() {
@@ -175,9 +177,10 @@ void Demo::restore_and_start() {
   const repository::WalArchive archive(site.repository, restored.plan.backup.place);
   const WalCoverage coverage(archive, restored.plan.backup.segment_size);
   durable_ = find_wal_end(archive, coverage, restored.plan.history, restored.plan.backup.stop).lsn;
-  say_(fmt::format("Restored from the repository alone, replayed the archived WAL to {}, and serving "
-                   "again",
-                   postgres::to_string(durable_)));
+  say_(fmt::format(
+      "Restored from the repository alone, replayed the archived WAL to {}, and serving "
+      "again",
+      postgres::to_string(durable_)));
 }
 
 void Demo::look_for_rows() {

@@ -114,7 +114,8 @@ void Doctor::look_at_settings(postgres::Session& session) {
   const std::string command = session.setting("archive_command").value_or("");
   // Other quoting or paths do as well, as long as it is a push of ours.
   want(session, "archive_command", wanted,
-       command.find("holdfast") != std::string::npos && command.find("wal push") != std::string::npos,
+       command.find("holdfast") != std::string::npos &&
+           command.find("wal push") != std::string::npos,
        "WAL does not come into the repository", false);
   want(session, "full_page_writes", "on", session.setting("full_page_writes") == "on",
        "torn pages cannot be mended", false);
@@ -136,11 +137,13 @@ void Doctor::look_at_repository() {
   note(Level::good, fmt::format("repository {}, {}", site.repository.store().url(),
                                 site.repository.encrypted() ? "encrypted" : "NOT encrypted"));
   // One object is written and taken away again: the only proof that both are possible.
-  const std::string probe = fmt::format("probes/{}", repository::to_string(repository::new_object_id()));
-  if (site.repository.store().put(probe, base::view("probe\n"))) site.repository.store().remove(probe);
+  const std::string probe =
+      fmt::format("probes/{}", repository::to_string(repository::new_object_id()));
+  if (site.repository.store().put(probe, base::view("probe\n")))
+    site.repository.store().remove(probe);
   note(Level::good, "the repository can be written to");
-  const std::string system = postgres::to_string(
-      postgres::read_control_file(cluster_.data_directory).control.system_id);
+  const std::string system =
+      postgres::to_string(postgres::read_control_file(cluster_.data_directory).control.system_id);
   if (!site.repository.is_registered({cluster_.name, system})) {
     note(Level::bad,
          fmt::format("the repository does not know system {} as cluster {}", system, cluster_.name),
@@ -162,8 +165,7 @@ void Doctor::look_at_backups(const Site& site) {
                    newest.is_damaged() ? " holds damaged pages" : ""));
   for (const SystemView& system : view_systems(site, catalog)) {
     for (const RecoveryWindow& window : recovery_windows(system, system.history({}))) {
-      note(window.ends_in_hole ? Level::bad : Level::good,
-           "recovery window " + to_string(window),
+      note(window.ends_in_hole ? Level::bad : Level::good, "recovery window " + to_string(window),
            window.ends_in_hole ? "take a new backup" : "");
     }
   }

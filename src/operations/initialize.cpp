@@ -27,8 +27,9 @@ std::string ask_data_directory(const std::string& connection) {
     throw Error(Code::permission, "the server does not tell its data directory");
   } catch (const Error& error) {
     throw error.with_context("could not find out the data directory")
-        .with_hint("start the server and run this as the user who owns it (usually postgres), or name "
-                   "the server with --connection and --data-directory");
+        .with_hint(
+            "start the server and run this as the user who owns it (usually postgres), or name "
+            "the server with --connection and --data-directory");
   }
 }
 
@@ -36,7 +37,8 @@ ClusterConfiguration describe_cluster(const InitRequest& request) {
   ClusterConfiguration cluster;
   cluster.name = request.cluster;
   if (!repository::is_cluster_name(cluster.name)) {
-    throw Error(Code::usage, fmt::format("cannot use \"{}\" as the name of a cluster", cluster.name),
+    throw Error(Code::usage,
+                fmt::format("cannot use \"{}\" as the name of a cluster", cluster.name),
                 "use letters, digits, \"-\" and \"_\"");
   }
   cluster.connection =
@@ -74,8 +76,9 @@ Configuration read_or_describe(const InitRequest& request, InitOutcome& outcome)
     const bool other = (!request.connection.empty() || !request.data_directory.empty() ||
                         !request.repository.empty() || !request.key.empty());
     if (other) {
-      outcome.notes.push_back(fmt::format("{} exists and is used as it is; the other options are not",
-                                          configuration.path.string()));
+      outcome.notes.push_back(
+          fmt::format("{} exists and is used as it is; the other options are not",
+                      configuration.path.string()));
     }
     return configuration;
   }
@@ -105,8 +108,7 @@ std::string make_kit(const Configuration& configuration, const repository::Repos
       "END\n"
       "  holdfast list\n"
       "  holdfast restore /var/lib/postgresql/restored\n",
-      configuration.repository().url, repository.id(), repository::key_text(key),
-      [&] {
+      configuration.repository().url, repository.id(), repository::key_text(key), [&] {
         RepositoryConfiguration with_kit = configuration.repository();
         with_kit.key = {};
         with_kit.key.key_file = "holdfast.key";
@@ -114,8 +116,8 @@ std::string make_kit(const Configuration& configuration, const repository::Repos
       }());
 }
 
-/// As root: what is made here belongs to the user who owns the data directory, because the server itself
-/// must write WAL to the repository and read the key.
+/// As root: what is made here belongs to the user who owns the data directory, because the server
+/// itself must write WAL to the repository and read the key.
 void give_to_cluster(const Configuration& configuration, const path& made) {
   const auto owner = base::status_of(configuration.clusters.front().data_directory);
   if (::geteuid() != 0 || !owner) return;
@@ -125,7 +127,8 @@ void give_to_cluster(const Configuration& configuration, const path& made) {
 }
 
 /// Opens the repository, or makes it.
-repository::Repository provide_repository(const Configuration& configuration, InitOutcome& outcome) {
+repository::Repository provide_repository(const Configuration& configuration,
+                                          InitOutcome& outcome) {
   const RepositoryConfiguration& wanted = configuration.repository();
   auto store = store::open_store(wanted.url);
   if (repository::Repository::exists(*store)) {
@@ -144,7 +147,8 @@ repository::Repository provide_repository(const Configuration& configuration, In
   }
   if (!wanted.key.passphrase.empty()) {
     outcome.notes.push_back(
-        "archive_command and restore_command need HOLDFAST_PASSPHRASE in the server's environment; a "
+        "archive_command and restore_command need HOLDFAST_PASSPHRASE in the server's environment; "
+        "a "
         "key file or key command does without");
   }
   auto created = repository::Repository::create(std::move(store), wanted.key);
@@ -166,12 +170,13 @@ void register_systems(const Configuration& configuration, repository::Repository
     if (repository.is_registered(place)) continue;
     const auto known = repository.systems(cluster.name);
     if (!known.empty() && !request.new_system) {
-      throw Error(Code::foreign,
-                  fmt::format("cannot use system {} as cluster {}: the repository knows it as system "
-                              "{}",
-                              place.system_id, cluster.name, known.back()),
-                  "if this is the cluster after pg_upgrade or initdb, add --new-system; else give it "
-                  "another name with --cluster");
+      throw Error(
+          Code::foreign,
+          fmt::format("cannot use system {} as cluster {}: the repository knows it as system "
+                      "{}",
+                      place.system_id, cluster.name, known.back()),
+          "if this is the cluster after pg_upgrade or initdb, add --new-system; else give it "
+          "another name with --cluster");
     }
     outcome.registered = repository.register_system(place, cluster.data_directory.string());
   }
@@ -198,10 +203,10 @@ InitOutcome initialize(const InitRequest& request) {
   register_systems(configuration, repository, request, outcome);
   if (!base::status_of(configuration.path)) {
     base::make_directories(configuration.path.parent_path(), 0755);
-    base::replace_file(configuration.path,
-                       base::view(write_configuration(configuration.clusters.front(),
-                                                      configuration.repository())),
-                       0644);
+    base::replace_file(
+        configuration.path,
+        base::view(write_configuration(configuration.clusters.front(), configuration.repository())),
+        0644);
     outcome.wrote_configuration = true;
   }
   return outcome;

@@ -19,7 +19,8 @@ Listing list(const Site& site) {
       listing.timelines.push_back({timeline, system.place.system_id, no_history});
       if (!no_history) continue;
       listing.warnings.push_back(fmt::format("{} is missing: timeline {} cannot be followed",
-                                             postgres::history_file_name(timeline), timeline.value));
+                                             postgres::history_file_name(timeline),
+                                             timeline.value));
     }
     const auto history = system.coverage.history(system.coverage.timelines().back());
     if (!history) continue;
@@ -29,8 +30,8 @@ Listing list(const Site& site) {
     } catch (const Error& error) {
       // The backups are listed all the same; what cannot be read is a finding here.
       if (error.code() != Code::corrupt) throw;
-      listing.warnings.push_back(
-          fmt::format("cannot tell the recovery window: {}; run `holdfast verify`", error.message()));
+      listing.warnings.push_back(fmt::format(
+          "cannot tell the recovery window: {}; run `holdfast verify`", error.message()));
     }
     for (RecoveryWindow& window : windows) {
       if (window.ends_in_hole) {

@@ -18,7 +18,7 @@ struct ListedTimeline {
 struct Listing {
   std::vector<BackupInfo> backups;
   std::vector<UnreadableBackup> unreadable;
-  std::vector<RecoveryWindow> windows;       ///< of each system, on its newest timeline
+  std::vector<RecoveryWindow> windows;  ///< of each system, on its newest timeline
   std::vector<ListedTimeline> timelines;
   std::vector<std::string> warnings;
 };

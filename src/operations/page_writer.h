@@ -26,9 +26,9 @@ class AlignedBuffer {
   std::size_t size_;
 };
 
-/// Keeps the file that was written last open. Large pieces go past the page cache where the file system
-/// can do that: copying them through it takes more processor time than all else in a restore.
-/// Belongs to one thread.
+/// Keeps the file that was written last open. Large pieces go past the page cache where the file
+/// system can do that: copying them through it takes more processor time than all else in a
+/// restore. Belongs to one thread.
 class PageWriter {
  public:
   /// `bytes` should lie in an AlignedBuffer.

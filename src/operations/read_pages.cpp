@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::size_t first_pages_kept = 16;
 
-/// Reads a failing page again until it passes, ends, or stands still. True if it is sound (or gone).
+/// Reads a failing page again until it passes, ends, or stands still. True if it is sound (or
+/// gone).
 bool passes_when_read_again(const base::Fd& file, const SourceFile& source, std::uint64_t offset,
                             base::MutableView page, std::uint32_t block) {
   constexpr int readings = 20;

@@ -36,7 +36,8 @@ std::map<std::string, FoundFile> files_of_packs(const Site& site, const std::str
     PackId id;
     static_cast<repository::ObjectId&>(id) =
         repository::parse_object_id(object.name.substr(object.name.rfind('/') + 1));
-    repository::PackReader reader(site.repository.store(), directory, site.repository.protection(), id);
+    repository::PackReader reader(site.repository.store(), directory, site.repository.protection(),
+                                  id);
     const repository::PackDescription description = reader.description(decompressor);
     if (description.backup != backup.text) continue;
     std::uint32_t slot = 0;
@@ -59,7 +60,8 @@ std::map<std::string, FoundFile> files_of_packs(const Site& site, const std::str
 /// Pages that no pack holds were zero.
 FileEntry entry_of(FoundFile found) {
   if (found.noted && found.pages.empty()) {
-    return {found.file.path, found.file.size, found.file.mode, found.file.owner, 0, 0, *found.noted};
+    return {found.file.path, found.file.size, found.file.mode, found.file.owner, 0, 0,
+            *found.noted};
   }
   std::ranges::sort(found.pages, {}, &Found::first_page);
   FileEntry entry{found.file.path, found.file.size, found.file.mode, found.file.owner, 0, 0, {}};
@@ -73,7 +75,8 @@ FileEntry entry_of(FoundFile found) {
     next = each.first_page + each.run.pages;
   }
   const std::uint64_t pages = repository::page_count(entry.size);
-  if (next > pages) entry.size = next * repository::page_bytes;  // it had grown when the pack was made
+  if (next > pages)
+    entry.size = next * repository::page_bytes;  // it had grown when the pack was made
   if (next < pages) repository::append_run(entry.runs, {pages - next, {}, {}});
   return entry;
 }

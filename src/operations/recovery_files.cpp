@@ -70,8 +70,11 @@ postgres::Settings recovery_settings(const Site& site, const RestorePlan& plan,
   settings.emplace_back("recovery_target_timeline", std::to_string(plan.history.timeline().value));
   if (!to_target) return settings;
   switch (plan.target.kind) {
-    case Kind::latest: break;
-    case Kind::immediate: settings.emplace_back("recovery_target", "immediate"); break;
+    case Kind::latest:
+      break;
+    case Kind::immediate:
+      settings.emplace_back("recovery_target", "immediate");
+      break;
     case Kind::time: {
       std::string time = base::to_iso(plan.target.time);
       time.back() = '+';  // "Z" as an offset, which every PostgreSQL reads
@@ -84,7 +87,9 @@ postgres::Settings recovery_settings(const Site& site, const RestorePlan& plan,
     case Kind::transaction:
       settings.emplace_back("recovery_target_xid", std::to_string(plan.target.transaction));
       break;
-    case Kind::name: settings.emplace_back("recovery_target_name", plan.target.name); break;
+    case Kind::name:
+      settings.emplace_back("recovery_target_name", plan.target.name);
+      break;
   }
   settings.emplace_back("recovery_target_inclusive", plan.target.inclusive ? "on" : "off");
   settings.emplace_back("recovery_target_action", action);
@@ -112,11 +117,13 @@ void write_tablespace_map(const repository::BackupMap& map, const RecoveryFilesR
     const auto moved = request.tablespaces.find(fmt::format("pg_tblspc/{}", tablespace.oid));
     if (moved != request.tablespaces.end()) tablespace.location = moved->second.string();
   }
-  write_file(request.directory / "tablespace_map", postgres::write_tablespace_map(tablespaces), owner);
+  write_file(request.directory / "tablespace_map", postgres::write_tablespace_map(tablespaces),
+             owner);
 }
 
-/// Configuration from outside goes below holdfast.config; if the directory has no postgresql.conf of its
-/// own it gets one that includes it, so that the server can be started from this directory alone.
+/// Configuration from outside goes below holdfast.config; if the directory has no postgresql.conf
+/// of its own it gets one that includes it, so that the server can be started from this directory
+/// alone.
 void write_outside_configuration(const repository::BackupMap& map, const path& directory,
                                  const std::string& owner) {
   const path copies = directory / "holdfast.config";

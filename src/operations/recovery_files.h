@@ -21,8 +21,8 @@ struct RecoveryFilesRequest {
 void write_recovery_files(const Site& site, const RestorePlan& plan,
                           const repository::BackupMap& map, const RecoveryFilesRequest& request);
 
-/// For the shell inside a PostgreSQL command setting: quoted only where it must be, and with every "%"
-/// doubled.
+/// For the shell inside a PostgreSQL command setting: quoted only where it must be, and with every
+/// "%" doubled.
 std::string shell_quoted(const std::string& text);
 
 /// The restore_command for backups of one system: absolute paths, quoted for the shell.

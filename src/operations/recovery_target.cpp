@@ -89,12 +89,18 @@ RecoveryTarget parse_target(std::string_view text, std::string_view default_zone
 
 std::string to_string(const RecoveryTarget& target) {
   switch (target.kind) {
-    case Kind::latest: return "the end of WAL";
-    case Kind::immediate: return "the end of the backup";
-    case Kind::time: return base::to_string(target.time);
-    case Kind::lsn: return "LSN " + postgres::to_string(target.lsn);
-    case Kind::transaction: return fmt::format("transaction {}", target.transaction);
-    case Kind::name: return fmt::format("restore point \"{}\"", target.name);
+    case Kind::latest:
+      return "the end of WAL";
+    case Kind::immediate:
+      return "the end of the backup";
+    case Kind::time:
+      return base::to_string(target.time);
+    case Kind::lsn:
+      return "LSN " + postgres::to_string(target.lsn);
+    case Kind::transaction:
+      return fmt::format("transaction {}", target.transaction);
+    case Kind::name:
+      return fmt::format("restore point \"{}\"", target.name);
   }
   return {};
 }

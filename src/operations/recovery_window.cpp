@@ -22,12 +22,13 @@ TimelineHistory SystemView::history(std::optional<Timeline> timeline) const {
   }
   const auto missing = coverage.missing_histories();
   if (!missing.empty()) {
-    throw Error(Code::wal_missing,
-                fmt::format("cannot tell which timeline is the newest: {} is missing from the "
-                            "repository",
-                            postgres::history_file_name(missing.front())),
-                "archive it with `holdfast wal push` if a server still has it, or choose a timeline "
-                "with --timeline");
+    throw Error(
+        Code::wal_missing,
+        fmt::format("cannot tell which timeline is the newest: {} is missing from the "
+                    "repository",
+                    postgres::history_file_name(missing.front())),
+        "archive it with `holdfast wal push` if a server still has it, or choose a timeline "
+        "with --timeline");
   }
   const auto timelines = coverage.timelines();
   return coverage.history(timelines.back()).value();

@@ -12,23 +12,23 @@ namespace holdfast::operations {
 /// One span without a hole, on one timeline's history of one system.
 struct RecoveryWindow {
   repository::ClusterPlace place;
-  postgres::Timeline timeline;    ///< the history is that of this timeline
-  base::Timestamp from;           ///< the end of its first backup
+  postgres::Timeline timeline;  ///< the history is that of this timeline
+  base::Timestamp from;         ///< the end of its first backup
   postgres::Lsn from_lsn;
-  base::Timestamp to;             ///< of its last commit, or of its last backup if that is later
+  base::Timestamp to;  ///< of its last commit, or of its last backup if that is later
   postgres::Lsn to_lsn;
-  bool ends_in_hole = false;      ///< there is more WAL behind it, but something between is missing
+  bool ends_in_hole = false;  ///< there is more WAL behind it, but something between is missing
 };
 
 /// One system of a cluster: its backups and WAL.
 struct SystemView {
   repository::ClusterPlace place;
-  std::vector<BackupInfo> backups;      ///< by stop time
+  std::vector<BackupInfo> backups;  ///< by stop time
   repository::WalArchive archive;
   WalCoverage coverage;
 
-  /// The history of `timeline`, or of the newest one. Throws Error(wal_missing) if it is not there, or
-  /// if a history file is missing that the search for the newest timeline would have to pass.
+  /// The history of `timeline`, or of the newest one. Throws Error(wal_missing) if it is not there,
+  /// or if a history file is missing that the search for the newest timeline would have to pass.
   postgres::TimelineHistory history(std::optional<postgres::Timeline> timeline) const;
   /// Is the backup on that history, and is the WAL there that makes it consistent?
   bool can_use(const BackupInfo& backup, const postgres::TimelineHistory& history) const;

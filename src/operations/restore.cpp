@@ -39,7 +39,8 @@ void check_directory(const path& directory, bool delta) {
   const auto status = base::status_of(directory);
   if (!status) return;
   if (!S_ISDIR(status->st_mode)) {
-    base::fail(Code::refused, "cannot restore into \"{}\": it is not a directory", directory.string());
+    base::fail(Code::refused, "cannot restore into \"{}\": it is not a directory",
+               directory.string());
   }
   if (holds_nothing(directory)) return;
   const auto unfinished = base::read_file(directory / marker);
@@ -51,10 +52,10 @@ void check_directory(const path& directory, bool delta) {
                              "in it that the backup does not have is removed");
   }
   if (is_running(directory)) {
-    throw Error(Code::refused,
-                fmt::format("cannot restore into \"{}\": a server is running on it",
-                            directory.string()),
-                "stop it first");
+    throw Error(
+        Code::refused,
+        fmt::format("cannot restore into \"{}\": a server is running on it", directory.string()),
+        "stop it first");
   }
   // --delta removes what the backup does not have, so it must not be let loose on a home directory.
   if (!unfinished && !base::status_of(directory / "PG_VERSION")) {

@@ -2,8 +2,8 @@
 
 // `restore`: a data directory that a server can be started on, and that will recover to the target.
 //
-// What makes it safe (INV-8): the directory must be empty (or --delta asked for); global/pg_control is
-// written last, durably, after all else is durable, so that a half-restored directory cannot be
+// What makes it safe (INV-8): the directory must be empty (or --delta asked for); global/pg_control
+// is written last, durably, after all else is durable, so that a half-restored directory cannot be
 // started; and its checkpoint is made unusable, so that it cannot be started without backup_label
 // either (pitfall B19). The restored server does not archive until it is told to.
 

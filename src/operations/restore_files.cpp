@@ -42,7 +42,7 @@ constexpr std::uint32_t fetch_frames = 16;
 struct PackExtent {
   Slot slot;
   std::uint32_t pages = 0;
-  std::uint32_t file = 0;        ///< index into the batch's files
+  std::uint32_t file = 0;  ///< index into the batch's files
   std::uint64_t first_page = 0;
 };
 
@@ -63,7 +63,10 @@ class Restorer {
   Restorer(const repository::Repository& repository, const repository::Backups& backups,
            const repository::BackupMap& map, const RestoreFilesRequest& request,
            base::Progress& progress)
-      : repository_(repository), backups_(backups), map_(map), request_(request),
+      : repository_(repository),
+        backups_(backups),
+        map_(map),
+        request_(request),
         progress_(progress) {}
 
   RestoreFilesResult run();
@@ -144,8 +147,8 @@ class UnitWorker {
     std::size_t next = 0;
     fetched_end_ = 0;
     while (next < extents.size() || !active.empty()) {
-      const std::uint32_t frame = active.empty() ? extents[next].slot.frame()
-                                                 : active.front().slot.frame();
+      const std::uint32_t frame =
+          active.empty() ? extents[next].slot.frame() : active.front().slot.frame();
       for (; next < extents.size() && extents[next].slot.frame() == frame; ++next) {
         active.push_back(extents[next]);
       }
@@ -157,7 +160,9 @@ class UnitWorker {
         const std::uint32_t here = std::min(extent.pages, pages_per_frame - extent.slot.page());
         write_pages(extent, here, raw);
         if (here == extent.pages) continue;
-        going_on.push_back({{extent.slot.value + here}, extent.pages - here, extent.file,
+        going_on.push_back({{extent.slot.value + here},
+                            extent.pages - here,
+                            extent.file,
                             extent.first_page + here});
       }
       active = std::move(going_on);
@@ -268,18 +273,20 @@ void Restorer::make_directories() {
   }
 }
 
-/// Delta: what the backup does not have goes, file by file; mount points and links to tablespaces stay
-/// (pitfall B18).
+/// Delta: what the backup does not have goes, file by file; mount points and links to tablespaces
+/// stay (pitfall B18).
 void Restorer::remove_strangers(const std::set<std::string>& known) {
-  const auto walk = [&](const auto& self, const path& directory, const std::string& prefix) -> void {
-    for (const std::string& name : base::directory_names(directory).value_or(
-             std::vector<std::string>{})) {
+  const auto walk = [&](const auto& self, const path& directory,
+                        const std::string& prefix) -> void {
+    for (const std::string& name :
+         base::directory_names(directory).value_or(std::vector<std::string>{})) {
       const std::string full = prefix + name;
       const path here = directory / name;
       const auto status = base::status_of(here, false);
       if (!status || full == "holdfast.restore") continue;
       if (known.contains(full)) {
-        if (S_ISDIR(status->st_mode) || (S_ISLNK(status->st_mode) && base::fs::is_directory(here))) {
+        if (S_ISDIR(status->st_mode) ||
+            (S_ISLNK(status->st_mode) && base::fs::is_directory(here))) {
           self(self, here, full + "/");
         }
         continue;
@@ -407,7 +414,8 @@ RestoreFilesResult Restorer::run() {
   }
   restore_batch(batch);
   if (request_.delta) {
-    for (const repository::DirectoryEntry& directory : map_.directories) known.insert(directory.path);
+    for (const repository::DirectoryEntry& directory : map_.directories)
+      known.insert(directory.path);
     remove_strangers(known);
   }
   result_.written = written_;

@@ -22,8 +22,8 @@ std::string describe_windows(const SystemView& system, const TimelineHistory& hi
   return text.empty() ? "there is no recovery window" : text;
 }
 
-/// Finds the backup for one target on one system. Each function answers nullopt if this system has no
-/// backup for it, so that an older one may be asked.
+/// Finds the backup for one target on one system. Each function answers nullopt if this system has
+/// no backup for it, so that an older one may be asked.
 class Chooser {
  public:
   Chooser(const SystemView& system, const TimelineHistory& history, const RestoreRequest& request,
@@ -40,12 +40,17 @@ class Chooser {
     }
     if (candidates_.empty()) return std::nullopt;
     switch (target_.kind) {
-      case Kind::latest: return latest();
-      case Kind::immediate: return plan(*candidates_.back());
-      case Kind::time: return at_time();
-      case Kind::lsn: return at_lsn();
+      case Kind::latest:
+        return latest();
+      case Kind::immediate:
+        return plan(*candidates_.back());
+      case Kind::time:
+        return at_time();
+      case Kind::lsn:
+        return at_lsn();
       case Kind::transaction:
-      case Kind::name: return at_event();
+      case Kind::name:
+        return at_event();
     }
     return std::nullopt;
   }
@@ -53,15 +58,18 @@ class Chooser {
  private:
   /// TRAPS WF13: a timeline that was left before the backup ended does not contain it.
   [[noreturn]] void refuse_fork(const BackupInfo& backup) const {
-    throw Error(Code::outside_window,
-                fmt::format("cannot bring backup {} to timeline {}: it ended on timeline {} at {}, but "
-                            "timeline {} left that one before",
-                            backup.id.text, history_.timeline().value, backup.timeline.value,
-                            postgres::to_string(backup.stop), history_.timeline().value),
-                fmt::format("use --timeline {}", backup.timeline.value));
+    throw Error(
+        Code::outside_window,
+        fmt::format("cannot bring backup {} to timeline {}: it ended on timeline {} at {}, but "
+                    "timeline {} left that one before",
+                    backup.id.text, history_.timeline().value, backup.timeline.value,
+                    postgres::to_string(backup.stop), history_.timeline().value),
+        fmt::format("use --timeline {}", backup.timeline.value));
   }
 
-  RestorePlan plan(const BackupInfo& backup) const { return {backup, target_, history_, false, {}}; }
+  RestorePlan plan(const BackupInfo& backup) const {
+    return {backup, target_, history_, false, {}};
+  }
 
   Lsn end_of(const BackupInfo& backup) const {
     return system_.coverage.contiguous_end(history_, backup.start);
@@ -77,14 +85,15 @@ class Chooser {
                                        system_.coverage.segment_size()),
           end, system_.coverage.segment_size());
       const WalEnd wal = find_wal_end(system_.archive, system_.coverage, history_, backup.stop);
-      throw Error(Code::wal_missing,
-                  fmt::format("cannot restore to the end of WAL: segment {} is missing, and there is "
-                              "WAL behind it",
-                              postgres::file_name(hole, system_.coverage.segment_size())),
-                  wal.last_commit && *wal.last_commit > backup.stopped
-                      ? fmt::format("`--to \"{}\"` restores to just before the hole",
-                                    base::to_string(*wal.last_commit - base::Microseconds(1)))
-                      : "`--to immediate` restores the backup itself");
+      throw Error(
+          Code::wal_missing,
+          fmt::format("cannot restore to the end of WAL: segment {} is missing, and there is "
+                      "WAL behind it",
+                      postgres::file_name(hole, system_.coverage.segment_size())),
+          wal.last_commit && *wal.last_commit > backup.stopped
+              ? fmt::format("`--to \"{}\"` restores to just before the hole",
+                            base::to_string(*wal.last_commit - base::Microseconds(1)))
+              : "`--to immediate` restores the backup itself");
     }
     return plan(backup);
   }
@@ -98,9 +107,9 @@ class Chooser {
     return nullptr;
   }
 
-  /// Where the WAL ends that follows on a backup. If a segment on the way back from the end is corrupt,
-  /// an earlier target can still be reached: nullopt if reading forward shows an event that is `past`
-  /// the target before it comes to that segment.
+  /// Where the WAL ends that follows on a backup. If a segment on the way back from the end is
+  /// corrupt, an earlier target can still be reached: nullopt if reading forward shows an event
+  /// that is `past` the target before it comes to that segment.
   template <typename Past>
   std::optional<WalEnd> end_unless_passed(const BackupInfo& backup, const Past& past) const {
     try {
@@ -114,7 +123,8 @@ class Chooser {
                   passed = past(event);
                   return !passed;
                 });
-    if (!passed) base::fail(Code::corrupt, "the WAL behind backup {} cannot be read", backup.id.text);
+    if (!passed)
+      base::fail(Code::corrupt, "the WAL behind backup {} cannot be read", backup.id.text);
     return std::nullopt;
   }
 
@@ -129,20 +139,22 @@ class Chooser {
     if (!end) return result;
     const WalEnd& wal = *end;
     if (wal.last_commit && target_.time < *wal.last_commit) return result;
-    // Nothing was committed after it that we know of. That is enough only if we know of nothing else:
-    // up to the newest moment that the archive proves.
+    // Nothing was committed after it that we know of. That is enough only if we know of nothing
+    // else: up to the newest moment that the archive proves.
     const base::Timestamp proven =
         std::max(candidates_.back()->stopped, wal.last_commit.value_or(backup->stopped));
     if (target_.time > proven || system_.coverage.has_segment_behind(history_, end_of(*backup))) {
       return std::nullopt;
     }
     result.replay_everything = true;
-    result.notes.push_back("the last commit in the archive is not after this time: all WAL is replayed");
+    result.notes.push_back(
+        "the last commit in the archive is not after this time: all WAL is replayed");
     return result;
   }
 
   std::optional<RestorePlan> at_lsn() const {
-    const BackupInfo* backup = newest([&](const BackupInfo& each) { return each.stop <= target_.lsn; });
+    const BackupInfo* backup =
+        newest([&](const BackupInfo& each) { return each.stop <= target_.lsn; });
     if (backup == nullptr || target_.lsn >= end_of(*backup)) return std::nullopt;
     RestorePlan result = plan(*backup);
     const auto end = end_unless_passed(
@@ -187,7 +199,8 @@ class Chooser {
   std::vector<const BackupInfo*> candidates_;
 };
 
-void refuse_without_backups(const Site& site, const Catalog& catalog, const RestoreRequest& request) {
+void refuse_without_backups(const Site& site, const Catalog& catalog,
+                            const RestoreRequest& request) {
   if (request.backup) {
     for (const BackupInfo& backup : catalog.backups) {
       if (backup.id.text == *request.backup) return;
@@ -196,10 +209,10 @@ void refuse_without_backups(const Site& site, const Catalog& catalog, const Rest
       if (backup.id.text != *request.backup) continue;
       throw Error(Code::corrupt, backup.why, "the backup cannot be trusted; use another one");
     }
-    throw Error(Code::not_found,
-                fmt::format("cannot find backup \"{}\" of cluster {}", *request.backup,
-                            site.cluster.name),
-                "`holdfast list` shows the backups");
+    throw Error(
+        Code::not_found,
+        fmt::format("cannot find backup \"{}\" of cluster {}", *request.backup, site.cluster.name),
+        "`holdfast list` shows the backups");
   }
   if (catalog.backups.empty()) {
     throw Error(Code::not_found,
@@ -220,7 +233,8 @@ RestorePlan plan_restore(const Site& site, const RestoreRequest& request) {
   RecoveryTarget target = parse_target(request.to, zone);
   target.inclusive = request.inclusive;
   for (const SystemView& system : systems) {
-    if (request.timeline && !system.coverage.history(*request.timeline) && systems.size() > 1) continue;
+    if (request.timeline && !system.coverage.history(*request.timeline) && systems.size() > 1)
+      continue;
     const TimelineHistory history = system.history(request.timeline);
     auto plan = Chooser(system, history, request, target).choose();
     if (!plan) continue;

@@ -29,7 +29,8 @@ std::vector<repository::Attachment> outside_configuration(const base::fs::path& 
   for (const std::string& each : postgres::configuration_files(session)) {
     const std::string path = base::fs::path(each).lexically_normal().string();
     if (path.starts_with(inside)) continue;
-    if (auto content = base::read_file(path)) files.push_back({"config" + path, *std::move(content)});
+    if (auto content = base::read_file(path))
+      files.push_back({"config" + path, *std::move(content)});
   }
   if (files.empty()) return files;
   for (const char* name : {"config_file", "hba_file", "ident_file"}) {
@@ -63,12 +64,13 @@ Source examine_source(const Site& site, postgres::Session& session) {
   source.control = matching_control_file(site.cluster, session);
   source.place = {site.cluster.name, postgres::to_string(source.control.system_id)};
   if (!site.repository.is_registered(source.place)) {
-    throw Error(Code::foreign,
-                fmt::format("cannot back up this server as cluster {}: the repository does not know "
-                            "its system {}",
-                            site.cluster.name, source.place.system_id),
-                "if it is this cluster after pg_upgrade or initdb, run `holdfast init --new-system`; "
-                "else give it a cluster of its own");
+    throw Error(
+        Code::foreign,
+        fmt::format("cannot back up this server as cluster {}: the repository does not know "
+                    "its system {}",
+                    site.cluster.name, source.place.system_id),
+        "if it is this cluster after pg_upgrade or initdb, run `holdfast init --new-system`; "
+        "else give it a cluster of its own");
   }
   if (session.in_recovery()) {
     throw Error(Code::unsupported, "cannot back up a standby",

@@ -12,10 +12,10 @@ namespace holdfast::operations {
 struct Source {
   repository::ClusterPlace place;
   postgres::ControlFile control;
-  std::string version_directory;   ///< of tablespaces: "PG_15_202209061"
-  /// Configuration that lives outside of the data directory (Debian keeps it in /etc), as attachments
-  /// "config/ABSOLUTE/PATH", and which of them is which as "config_file", "hba_file" and "ident_file"
-  /// (TRAPS RS11).
+  std::string version_directory;  ///< of tablespaces: "PG_15_202209061"
+  /// Configuration that lives outside of the data directory (Debian keeps it in /etc), as
+  /// attachments "config/ABSOLUTE/PATH", and which of them is which as "config_file", "hba_file"
+  /// and "ident_file" (TRAPS RS11).
   std::vector<repository::Attachment> configuration_files;
 };
 

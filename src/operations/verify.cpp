@@ -23,7 +23,7 @@ using repository::PackId;
 struct PackState {
   std::uint32_t slots = 0;
   std::set<std::uint32_t> bad_frames;
-  std::string problem;              ///< the pack as a whole cannot be read
+  std::string problem;  ///< the pack as a whole cannot be read
 };
 
 /// Only damage is a finding; that a store does not answer is not (TRAPS VE5).
@@ -40,10 +40,14 @@ std::optional<std::string> damage_of(const Work& work) {
 
 class SystemVerifier {
  public:
-  SystemVerifier(const Site& site, SystemView system, unsigned workers,
-                 base::Progress& progress, VerifyReport& report)
-      : repository_(site.repository), system_(std::move(system)), workers_(workers), progress_(progress),
-        report_(report), backups_(site.repository, system_.place),
+  SystemVerifier(const Site& site, SystemView system, unsigned workers, base::Progress& progress,
+                 VerifyReport& report)
+      : repository_(site.repository),
+        system_(std::move(system)),
+        workers_(workers),
+        progress_(progress),
+        report_(report),
+        backups_(site.repository, system_.place),
         directory_(system_.place.directory()) {}
 
   void run() {
@@ -74,7 +78,7 @@ class SystemVerifier {
   std::string directory_;
   std::map<PackId, PackState> packs_;
   std::map<std::string, std::uint64_t> pack_sizes_;
-  std::set<std::string> used_;             ///< names of objects that backups refer to
+  std::set<std::string> used_;  ///< names of objects that backups refer to
   base::Decompressor decompressor_;
 };
 
@@ -187,7 +191,8 @@ void SystemVerifier::check_shard(const repository::ShardReference& reference,
   });
   if (damage) {
     problems.push_back(fmt::format("{} files from \"{}\" to \"{}\" cannot be restored: {}",
-                                   reference.files, reference.first_path, reference.last_path, *damage));
+                                   reference.files, reference.first_path, reference.last_path,
+                                   *damage));
   }
 }
 
@@ -198,16 +203,17 @@ void SystemVerifier::check_wal_of(const BackupInfo& backup, std::vector<std::str
   } else if (!system_.can_use(backup, *history)) {
     const auto size = system_.coverage.segment_size();
     const auto hole = system_.coverage.contiguous_end(*history, backup.start);
-    problems.push_back(fmt::format(
-        "it cannot be made consistent: WAL segment {} is missing or corrupt",
-        postgres::file_name(postgres::segment_at(backup.timeline, hole, size), size)));
+    problems.push_back(
+        fmt::format("it cannot be made consistent: WAL segment {} is missing or corrupt",
+                    postgres::file_name(postgres::segment_at(backup.timeline, hole, size), size)));
   }
 }
 
 void SystemVerifier::check_backup(const BackupInfo& backup) {
   progress_.begin(fmt::format("checking backup {}", backup.id.text), 0);
   BackupVerdict verdict{backup, {}};
-  for (const char* part : {"map", "backup.json"}) used_.insert(backups_.object_name(backup.id, part));
+  for (const char* part : {"map", "backup.json"})
+    used_.insert(backups_.object_name(backup.id, part));
   const auto damage = damage_of([&] {
     const repository::BackupMap map = backups_.read_map(backup.id);
     std::uint64_t files = 1;
@@ -216,8 +222,8 @@ void SystemVerifier::check_backup(const BackupInfo& backup) {
       check_shard(shard, verdict.problems);
     }
     if (files != backup.files) {
-      verdict.problems.push_back(fmt::format("its map holds {} files, but it had {}", files,
-                                             backup.files));
+      verdict.problems.push_back(
+          fmt::format("its map holds {} files, but it had {}", files, backup.files));
     }
     for (const char* name : {"backup_label", "pg_control"}) {
       if (map.attachment(name) == nullptr) {
@@ -261,8 +267,8 @@ void SystemVerifier::read_wal() {
       const std::lock_guard lock(mutex);
       report_.problems.push_back(fmt::format("WAL file {}: {}", names[i], *damage));
       const auto name = postgres::parse_wal_file_name(names[i]);
-      const auto segment =
-          name ? name->segment(system_.coverage.segment_size()) : std::optional<postgres::Segment>();
+      const auto segment = name ? name->segment(system_.coverage.segment_size())
+                                : std::optional<postgres::Segment>();
       if (segment && name->kind == postgres::WalFileName::Kind::segment) {
         system_.coverage.forget(*segment);
       }
@@ -274,9 +280,9 @@ void SystemVerifier::read_wal() {
 
 void SystemVerifier::check_timelines() {
   for (const postgres::Timeline missing : system_.coverage.missing_histories()) {
-    report_.problems.push_back(fmt::format(
-        "{} is missing: its timeline, and those that came from it, cannot be followed",
-        postgres::history_file_name(missing)));
+    report_.problems.push_back(
+        fmt::format("{} is missing: its timeline, and those that came from it, cannot be followed",
+                    postgres::history_file_name(missing)));
   }
   const auto timelines = system_.coverage.timelines();
   const auto history = system_.coverage.history(timelines.back());

@@ -3,8 +3,8 @@
 // `verify`: read every byte of a cluster's part of a repository, and say what is wrong with it and
 // which backups that means.
 //
-// What is found is a value in the report, not an Error. An Error means that verifying itself could not
-// be done: then nothing is said about the backups (TRAPS VE5, VE14).
+// What is found is a value in the report, not an Error. An Error means that verifying itself could
+// not be done: then nothing is said about the backups (TRAPS VE5, VE14).
 
 #include <string>
 #include <vector>
@@ -16,19 +16,19 @@ namespace holdfast::operations {
 
 struct BackupVerdict {
   BackupInfo backup;
-  std::vector<std::string> problems;       ///< empty: every page of it can be restored
+  std::vector<std::string> problems;  ///< empty: every page of it can be restored
 };
 
 struct VerifyReport {
   std::vector<BackupVerdict> backups;
   std::vector<UnreadableBackup> unreadable;
-  std::vector<std::string> problems;       ///< of the archive and of objects, beyond single backups
+  std::vector<std::string> problems;  ///< of the archive and of objects, beyond single backups
   std::vector<RecoveryWindow> windows;
   std::uint64_t packs = 0;
   std::uint64_t frames = 0;
   std::uint64_t wal_segments = 0;
-  std::uint64_t bytes = 0;                 ///< stored bytes that were read
-  std::uint64_t orphans = 0;               ///< objects that no backup refers to
+  std::uint64_t bytes = 0;    ///< stored bytes that were read
+  std::uint64_t orphans = 0;  ///< objects that no backup refers to
   std::uint64_t orphan_bytes = 0;
 
   bool ok() const;
@@ -37,8 +37,8 @@ struct VerifyReport {
 /// Throws Error(not_found) if there is no backup at all: nothing verified is no success.
 VerifyReport verify(const Site& site, unsigned workers, base::Progress& progress);
 
-/// Writes map shards that are lost or corrupt again, from what the packs say of themselves. Returns how
-/// many. Sizes and owners of files are those that the packs noted.
+/// Writes map shards that are lost or corrupt again, from what the packs say of themselves. Returns
+/// how many. Sizes and owners of files are those that the packs noted.
 std::uint64_t rebuild_maps(const Site& site, base::Progress& progress);
 
 }  // namespace holdfast::operations

@@ -94,16 +94,17 @@ void WalCoverage::forget(Segment segment) {
 bool WalCoverage::has(Segment segment) const {
   const auto spans = segments_.find(segment.timeline);
   if (spans == segments_.end()) return false;
-  const auto span = std::upper_bound(
-      spans->second.begin(), spans->second.end(), segment.number,
-      [](std::uint64_t number, const Span& each) { return number < each.first; });
+  const auto span =
+      std::upper_bound(spans->second.begin(), spans->second.end(), segment.number,
+                       [](std::uint64_t number, const Span& each) { return number < each.first; });
   return span != spans->second.begin() && segment.number <= std::prev(span)->last;
 }
 
 std::optional<Segment> WalCoverage::segment_for(const TimelineHistory& history,
                                                 std::uint64_t number) const {
-  // Like PostgreSQL (XLogFileReadAnyTLI): the youngest timeline first, then its ancestors. A segment in
-  // which the timeline changed may exist on both; the younger file holds all of the older one's part.
+  // Like PostgreSQL (XLogFileReadAnyTLI): the youngest timeline first, then its ancestors. A
+  // segment in which the timeline changed may exist on both; the younger file holds all of the
+  // older one's part.
   const Segment youngest{history.timeline_of_segment(number, size_), number};
   if (has(youngest)) return youngest;
   const Segment oldest{history.timeline_at({number * size_.bytes}), number};
@@ -154,7 +155,8 @@ Lsn read_events(const repository::WalArchive& archive, const WalCoverage& covera
     if (!segment) break;
     const std::string name = postgres::file_name(*segment, coverage.segment_size());
     const auto bytes = archive.get(name);
-    if (!bytes) base::fail(base::Code::wal_missing, "WAL file {} was removed while it was read", name);
+    if (!bytes)
+      base::fail(base::Code::wal_missing, "WAL file {} was removed while it was read", name);
     if (!reader.feed(*bytes, on_record)) break;
   }
   return reader.end();

@@ -25,8 +25,8 @@ class WalCoverage {
   std::vector<postgres::Timeline> timelines() const;
   /// The history of a timeline: of timeline 1 always; of another one only if its file is there.
   std::optional<postgres::TimelineHistory> history(postgres::Timeline timeline) const;
-  /// Timelines above 1, up to the highest that left any trace, whose history file is missing. Finding
-  /// the newest timeline must not end at such a hole (pitfall B32, TRAPS WF2).
+  /// Timelines above 1, up to the highest that left any trace, whose history file is missing.
+  /// Finding the newest timeline must not end at such a hole (pitfall B32, TRAPS WF2).
   std::vector<postgres::Timeline> missing_histories() const;
 
   /// Timelines whose history file is there but cannot be read. They count as missing ones, too.
@@ -38,12 +38,12 @@ class WalCoverage {
   /// The segment that replay on `history` reads for number `number`, if the archive has it.
   std::optional<postgres::Segment> segment_for(const postgres::TimelineHistory& history,
                                                std::uint64_t number) const;
-  /// Going forward on `history` from the segment that holds `from`: the start of the first segment that
-  /// is missing, or the switch to a timeline whose first segment is missing. `from` itself if nothing
-  /// is there.
+  /// Going forward on `history` from the segment that holds `from`: the start of the first segment
+  /// that is missing, or the switch to a timeline whose first segment is missing. `from` itself if
+  /// nothing is there.
   postgres::Lsn contiguous_end(const postgres::TimelineHistory& history, postgres::Lsn from) const;
-  /// Is there any segment of `history` at or behind `lsn`? If so, and `lsn` is a contiguous_end, then
-  /// there is a hole at `lsn`.
+  /// Is there any segment of `history` at or behind `lsn`? If so, and `lsn` is a contiguous_end,
+  /// then there is a hole at `lsn`.
   bool has_segment_behind(const postgres::TimelineHistory& history, postgres::Lsn lsn) const;
   bool empty() const { return segments_.empty(); }
 
@@ -61,9 +61,10 @@ class WalCoverage {
   std::vector<postgres::Timeline> corrupt_histories_;
 };
 
-/// Reads the records of `history` from the first one at or after `from`, segment by segment, and calls
-/// `visit` with those that say when something ended (commits, aborts, restore points), until it returns
-/// false or the WAL ends, or segment `last` has been read. Returns the end of the last record read.
+/// Reads the records of `history` from the first one at or after `from`, segment by segment, and
+/// calls `visit` with those that say when something ended (commits, aborts, restore points), until
+/// it returns false or the WAL ends, or segment `last` has been read. Returns the end of the last
+/// record read.
 postgres::Lsn read_events(const repository::WalArchive& archive, const WalCoverage& coverage,
                           const postgres::TimelineHistory& history, postgres::Lsn from,
                           const std::function<bool(const postgres::WalEvent&)>& visit,
@@ -71,8 +72,9 @@ postgres::Lsn read_events(const repository::WalArchive& archive, const WalCovera
 
 /// Where the WAL of `history` that follows gaplessly on `from` ends.
 struct WalEnd {
-  postgres::Lsn lsn;                          ///< end of the last record
-  std::optional<base::Timestamp> last_commit; ///< the latest commit or abort time up to there, if any
+  postgres::Lsn lsn;  ///< end of the last record
+  std::optional<base::Timestamp>
+      last_commit;  ///< the latest commit or abort time up to there, if any
 };
 /// Looks back from the end, segment by segment, for the last commit; not further than `from`.
 WalEnd find_wal_end(const repository::WalArchive& archive, const WalCoverage& coverage,

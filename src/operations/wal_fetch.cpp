@@ -99,8 +99,8 @@ class Fetcher {
     }
   }
 
-  /// A spooled segment was checked when it was put there; it is looked at again because the spool may
-  /// have been left by another restore (TRAPS WF9).
+  /// A spooled segment was checked when it was put there; it is looked at again because the spool
+  /// may have been left by another restore (TRAPS WF9).
   bool take_from_spool() {
     const path spooled = spool_ / name_;
     const auto bytes = base::read_file(spooled);
@@ -127,8 +127,8 @@ class Fetcher {
     if (!segment) {
       // No segment at all: a backup never stands without the WAL that it needs (INV-1).
       if (repository::Backups(repository_, archive_.place()).all().empty()) return;
-      base::fail(Code::wal_missing, "cannot find WAL file {}: the repository has backups, but no WAL",
-                 name_);
+      base::fail(Code::wal_missing,
+                 "cannot find WAL file {}: the repository has backups, but no WAL", name_);
     }
     if (request_.to_target) return;
     const WalCoverage coverage(archive_, *size);
@@ -141,19 +141,20 @@ class Fetcher {
         continue;
       }
       if (!coverage.has_segment_behind(*history, postgres::end_of(*segment, *size))) continue;
-      throw Error(Code::wal_missing,
-                  fmt::format("cannot find WAL file {} in the repository, though there is WAL behind "
-                              "it: recovery must not end here",
-                              name_),
-                  "restore with a --to before the missing segment, or from a newer backup");
+      throw Error(
+          Code::wal_missing,
+          fmt::format("cannot find WAL file {} in the repository, though there is WAL behind "
+                      "it: recovery must not end here",
+                      name_),
+          "restore with a --to before the missing segment, or from a newer backup");
     }
   }
 
   /// What cannot be read may be what shows that there must be more.
   void check_histories(const WalCoverage& coverage) const {
     for (const postgres::Timeline timeline : coverage.corrupt_histories()) {
-      base::fail(Code::corrupt, "cannot tell whether WAL file {} should be there: {} is corrupt", name_,
-                 postgres::history_file_name(timeline));
+      base::fail(Code::corrupt, "cannot tell whether WAL file {} should be there: {} is corrupt",
+                 name_, postgres::history_file_name(timeline));
     }
   }
 
@@ -186,14 +187,15 @@ class Fetcher {
     base::run_detached([](void* self) { static_cast<Fetcher*>(self)->fill_spool(); }, this);
   }
 
-  /// Runs in a process of its own; whatever goes wrong here is found again by who needs the segment.
+  /// Runs in a process of its own; whatever goes wrong here is found again by who needs the
+  /// segment.
   void fill_spool() {
     base::make_directories(spool_);
     const base::Fd lock = base::open_file(spool_ / "lock", O_RDWR | O_CREAT);
     if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return;
     Segment segment = parsed_.segment(size_).value();
-    for (const std::string& old : base::directory_names(spool_).value_or(
-             std::vector<std::string>{})) {
+    for (const std::string& old :
+         base::directory_names(spool_).value_or(std::vector<std::string>{})) {
       if (old <= name_ && old != "lock") ::unlink((spool_ / old).c_str());
     }
     for (int i = 0; i < segments_ahead; ++i) {
@@ -214,7 +216,7 @@ class Fetcher {
   store::ObjectStore& store_;
   std::string name_;
   WalFileName parsed_;
-  SegmentSize size_;   ///< of the segment that was fetched
+  SegmentSize size_;  ///< of the segment that was fetched
   path spool_;
 };
 
@@ -230,7 +232,8 @@ bool fetch_wal(const Site& site, const FetchRequest& request) {
     }
     resolved.system_id = systems.back();
   } else if (!site.repository.is_registered({site.cluster.name, resolved.system_id})) {
-    base::fail(Code::not_found, "cannot fetch WAL: the repository does not know system {} of cluster {}",
+    base::fail(Code::not_found,
+               "cannot fetch WAL: the repository does not know system {} of cluster {}",
                resolved.system_id, site.cluster.name);
   }
   return Fetcher(site, resolved).fetch();

@@ -2,10 +2,10 @@
 
 // `wal fetch`: PostgreSQL's restore_command.
 //
-// The answer "not found" ends recovery and promotes the server, so it is given only on proof (INV-6,
-// pitfall B31): the repository is there, it does not have the file, and nothing behind the file shows
-// that there must have been one. Everything else is an Error, which the command turns into an exit
-// status that makes the server stop.
+// The answer "not found" ends recovery and promotes the server, so it is given only on proof
+// (INV-6, pitfall B31): the repository is there, it does not have the file, and nothing behind the
+// file shows that there must have been one. Everything else is an Error, which the command turns
+// into an exit status that makes the server stop.
 //
 // Segments that will be asked for next are fetched ahead by a process of its own into
 // pg_wal/holdfast.fetch, and published there by rename, so what can be seen is whole (pitfall B33).
@@ -17,13 +17,13 @@
 namespace holdfast::operations {
 
 struct FetchRequest {
-  std::string system_id;          ///< which system's WAL; empty: the newest one of the cluster
-  std::string name;               ///< %f
-  base::fs::path destination;     ///< %p
-  bool ahead = true;              ///< fetch the next segments too
-  /// Recovery has a target, and PostgreSQL (from 13 on) fails by itself if WAL ends before it. It reads
-  /// ahead of what it replays, so it may ask for a missing segment behind the target: then "not found"
-  /// lets it get there, and promotes nothing that has not.
+  std::string system_id;       ///< which system's WAL; empty: the newest one of the cluster
+  std::string name;            ///< %f
+  base::fs::path destination;  ///< %p
+  bool ahead = true;           ///< fetch the next segments too
+  /// Recovery has a target, and PostgreSQL (from 13 on) fails by itself if WAL ends before it. It
+  /// reads ahead of what it replays, so it may ask for a missing segment behind the target: then
+  /// "not found" lets it get there, and promotes nothing that has not.
   bool to_target = false;
 };
 

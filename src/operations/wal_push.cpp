@@ -15,8 +15,8 @@ using postgres::WalFileName;
 WalFileName name_of(const base::fs::path& path) {
   const auto name = postgres::parse_wal_file_name(path.filename().string());
   if (!name) {
-    throw Error(Code::usage, fmt::format("cannot push \"{}\": this is no name of a WAL file",
-                                         path.string()),
+    throw Error(Code::usage,
+                fmt::format("cannot push \"{}\": this is no name of a WAL file", path.string()),
                 "archive_command should end in: wal push %p");
   }
   return *name;
@@ -26,7 +26,8 @@ bool is_segment(const WalFileName& name) {
   return name.kind == WalFileName::Kind::segment || name.kind == WalFileName::Kind::partial;
 }
 
-/// The system that a file without a header of its own belongs to: that of the data directory it is in.
+/// The system that a file without a header of its own belongs to: that of the data directory it is
+/// in.
 postgres::SystemId system_beside(const Site& site, const base::fs::path& path) {
   const base::fs::path wal_directory = base::fs::absolute(path).parent_path();
   if (wal_directory.filename() == "pg_wal" &&
@@ -69,9 +70,9 @@ PushOutcome put(const repository::WalArchive& archive, postgres::SystemId system
   return {file, result == repository::WalArchive::Put::identical, bytes.size()};
 }
 
-/// A server that was promoted while archiving was off never offers the history of its timeline, without
-/// which WAL of that timeline cannot be followed. So what stands beside the first segment goes first,
-/// and so do the histories of the timelines that it came from.
+/// A server that was promoted while archiving was off never offers the history of its timeline,
+/// without which WAL of that timeline cannot be followed. So what stands beside the first segment
+/// goes first, and so do the histories of the timelines that it came from.
 void put_histories(const repository::WalArchive& archive, postgres::SystemId system,
                    const base::fs::path& path, postgres::Timeline timeline) {
   const std::string file = postgres::history_file_name(timeline);
@@ -101,12 +102,13 @@ PushOutcome push_wal(const Site& site, const base::fs::path& path, unsigned work
   }
   const repository::ClusterPlace place{site.cluster.name, postgres::to_string(system)};
   if (!site.repository.is_registered(place)) {
-    throw Error(Code::foreign,
-                fmt::format("cannot push \"{}\": it belongs to system {}, which is not known as "
-                            "cluster {} here",
-                            path.string(), place.system_id, place.cluster),
-                "if this is the cluster after pg_upgrade or initdb, run `holdfast init --new-system`; "
-                "else give the other server its own cluster in its own configuration");
+    throw Error(
+        Code::foreign,
+        fmt::format("cannot push \"{}\": it belongs to system {}, which is not known as "
+                    "cluster {} here",
+                    path.string(), place.system_id, place.cluster),
+        "if this is the cluster after pg_upgrade or initdb, run `holdfast init --new-system`; "
+        "else give the other server its own cluster in its own configuration");
   }
   const repository::WalArchive archive(site.repository, place);
   return put(archive, system, path, name, bytes, workers);

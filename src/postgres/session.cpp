@@ -149,8 +149,7 @@ std::string text_of_hex(const std::optional<std::string>& hex) {
 
 /// As PQexecParams does, but a signal that asks us to stop is heeded while the server works: a
 /// checkpoint or a lock may take long.
-Result execute(PGconn* connection, const std::string& sql,
-               const std::vector<const char*>& values) {
+Result execute(PGconn* connection, const std::string& sql, const std::vector<const char*>& values) {
   if (PQsendQueryParams(connection, sql.c_str(), static_cast<int>(values.size()), nullptr,
                         values.data(), nullptr, nullptr, 0) != 1) {
     return nullptr;

@@ -93,7 +93,8 @@ bool FrameGuard::open(std::uint32_t number, const FrameInfo& frame, base::Mutabl
 ContainerWriter::ContainerWriter(store::ObjectStore& store, const std::string& directory,
                                  const std::string& name, Kind kind, const ObjectId& id,
                                  const Protection& protection)
-    : object_(store.create(directory + "/" + name)), guard_(protection, kind, id, directory + "/" + name) {
+    : object_(store.create(directory + "/" + name)),
+      guard_(protection, kind, id, directory + "/" + name) {
   const Bytes header = header_of(kind, protection.key.has_value(), id);
   object_->append(header);
   offset_ = header.size();
@@ -195,7 +196,8 @@ std::optional<ContainerReader> ContainerReader::open(store::ObjectStore& store,
     complain("its header is not what it should be");
   }
   if (expected_id && *expected_id != id) complain("it holds another object");
-  ContainerReader reader(std::move(object), full_name, id, FrameGuard(protection, kind, id, full_name));
+  ContainerReader reader(std::move(object), full_name, id,
+                         FrameGuard(protection, kind, id, full_name));
   reader.read_index();
   return reader;
 }

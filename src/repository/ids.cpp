@@ -18,7 +18,9 @@ ObjectId new_object_id() {
   return id;
 }
 
-std::string to_string(const ObjectId& id) { return base::to_hex(id.bytes); }
+std::string to_string(const ObjectId& id) {
+  return base::to_hex(id.bytes);
+}
 
 ObjectId parse_object_id(std::string_view text) {
   const base::Bytes bytes = base::from_hex(text);

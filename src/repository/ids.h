@@ -31,8 +31,8 @@ struct ShardId : ObjectId {
   auto operator<=>(const ShardId&) const = default;
 };
 
-/// "20261123T083000Z-4f2a": when it was begun, and 16 random bits. For people; nothing is decided by
-/// comparing these (pitfall B40).
+/// "20261123T083000Z-4f2a": when it was begun, and 16 random bits. For people; nothing is decided
+/// by comparing these (pitfall B40).
 struct BackupId {
   std::string text;
   auto operator<=>(const BackupId&) const = default;

@@ -2,11 +2,11 @@
 
 // The repository key and the ways to it.
 //
-// Everything in an encrypted repository is sealed under keys derived from one random repository key.
-// That key is never stored bare: each object below keys/ holds it wrapped under one way in: a
-// passphrase (scrypt), a key file, or a command that prints a key (a hook for a KMS). A way is added or
-// taken away without touching data. The recovery kit carries the repository key itself, so that a
-// backup can be read even if all of keys/ is lost (TRAPS OS9).
+// Everything in an encrypted repository is sealed under keys derived from one random repository
+// key. That key is never stored bare: each object below keys/ holds it wrapped under one way in: a
+// passphrase (scrypt), a key file, or a command that prints a key (a hook for a KMS). A way is
+// added or taken away without touching data. The recovery kit carries the repository key itself, so
+// that a backup can be read even if all of keys/ is lost (TRAPS OS9).
 
 #include <optional>
 #include <string>
@@ -16,8 +16,8 @@
 
 namespace holdfast::repository {
 
-/// What the configuration or the user offers to unlock a repository. At most one is set; none at all
-/// means that the repository must be unencrypted.
+/// What the configuration or the user offers to unlock a repository. At most one is set; none at
+/// all means that the repository must be unencrypted.
 struct KeySource {
   std::string passphrase;
   std::string key_file;     ///< path; holds 64 hexadecimal digits
@@ -40,9 +40,9 @@ std::string fingerprint(const base::Secret& repository_key, const std::string& r
 std::string add_key(store::ObjectStore& store, const std::string& repository_id,
                     const base::Secret& repository_key, const KeySource& source);
 
-/// Finds the repository key by `source`: a wrapped key that it opens, or (a key file or command that
-/// yields the repository key itself, as the recovery kit prints it) the key whose fingerprint is
-/// `expected_fingerprint`. Throws Error(key) if there is none: wrong passphrase, wrong file.
+/// Finds the repository key by `source`: a wrapped key that it opens, or (a key file or command
+/// that yields the repository key itself, as the recovery kit prints it) the key whose fingerprint
+/// is `expected_fingerprint`. Throws Error(key) if there is none: wrong passphrase, wrong file.
 base::Secret unlock(store::ObjectStore& store, const std::string& repository_id,
                     const std::string& expected_fingerprint, const KeySource& source);
 

@@ -36,7 +36,8 @@ struct PackedFile {
   std::string owner;
 };
 
-/// A file whose pages are elsewhere, or nowhere: it was empty, all zero, or equal to one stored before.
+/// A file whose pages are elsewhere, or nowhere: it was empty, all zero, or equal to one stored
+/// before.
 struct OtherFile {
   PackedFile file;
   std::vector<Run> runs;

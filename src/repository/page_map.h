@@ -2,15 +2,15 @@
 
 // Where the pages of files are: the part of a backup that makes it complete by itself.
 //
-// Every file is a row of 8 KiB pages; the last one may be shorter. A stored page has a slot: packs are
-// divided into slots of one page each, 32 to a frame, so slot 70 is page 6 of frame 2. A run says that
-// consecutive pages of a file are in consecutive slots of one pack (also across frames), or that they
-// are all zero and so are stored nowhere. A page map knows files, pages and packs, nothing of
-// PostgreSQL.
+// Every file is a row of 8 KiB pages; the last one may be shorter. A stored page has a slot: packs
+// are divided into slots of one page each, 32 to a frame, so slot 70 is page 6 of frame 2. A run
+// says that consecutive pages of a file are in consecutive slots of one pack (also across frames),
+// or that they are all zero and so are stored nowhere. A page map knows files, pages and packs,
+// nothing of PostgreSQL.
 //
-// A map is cut into shards: consecutive files, in the order of their paths. A shard says first which
-// packs it refers to, so that a sweep can read that frame alone. Shards are never changed; a later
-// backup refers to those that still hold and writes the others anew.
+// A map is cut into shards: consecutive files, in the order of their paths. A shard says first
+// which packs it refers to, so that a sweep can read that frame alone. Shards are never changed; a
+// later backup refers to those that still hold and writes the others anew.
 
 #include <cstdint>
 #include <optional>
@@ -44,18 +44,18 @@ struct Run {
 void append_run(std::vector<Run>& runs, const Run& run);
 
 struct FileEntry {
-  std::string path;           ///< relative, as the source names it
-  std::uint64_t size = 0;     ///< bytes
-  std::uint32_t mode = 0;     ///< permission bits
-  std::string owner;          ///< "user:group" by name, or by number where there is no name
-  std::uint64_t inode = 0;    ///< identity of the file at the source: another one is another file
+  std::string path;         ///< relative, as the source names it
+  std::uint64_t size = 0;   ///< bytes
+  std::uint32_t mode = 0;   ///< permission bits
+  std::string owner;        ///< "user:group" by name, or by number where there is no name
+  std::uint64_t inode = 0;  ///< identity of the file at the source: another one is another file
   std::int64_t birth = 0;
-  std::vector<Run> runs;      ///< from page 0 on; they cover the file exactly
+  std::vector<Run> runs;  ///< from page 0 on; they cover the file exactly
 };
 std::uint64_t page_count(std::uint64_t size);
 
-/// The order of files in a map: by the names on the way, one after the other, each by byte value (so
-/// "log/a" comes before "log.1"). It is the order in which a walk finds them.
+/// The order of files in a map: by the names on the way, one after the other, each by byte value
+/// (so "log/a" comes before "log.1"). It is the order in which a walk finds them.
 bool comes_before(std::string_view a, std::string_view b);
 
 /// One shard, in memory.
@@ -79,7 +79,7 @@ struct ShardReference {
   std::string first_path;
   std::string last_path;
   std::uint64_t files = 0;
-  std::uint64_t bytes = 0;   ///< sum of the sizes of its files
+  std::uint64_t bytes = 0;  ///< sum of the sizes of its files
   auto operator<=>(const ShardReference&) const = default;
 };
 
@@ -89,8 +89,8 @@ struct DirectoryEntry {
   std::string owner;
 };
 
-/// A file that is part of a backup by its content, not by its pages: backup_label, tablespace_map and
-/// configuration that lives outside the data directory.
+/// A file that is part of a backup by its content, not by its pages: backup_label, tablespace_map
+/// and configuration that lives outside the data directory.
 struct Attachment {
   std::string name;
   base::Bytes content;
@@ -106,14 +106,14 @@ struct BackupMap {
   std::vector<DirectoryEntry> directories;  ///< parents before children
   std::vector<LinkedDirectory> links;
   std::vector<Attachment> attachments;
-  std::vector<ShardReference> shards;       ///< in path order
+  std::vector<ShardReference> shards;  ///< in path order
   const Attachment* attachment(std::string_view name) const;
 };
 base::Bytes encode(const BackupMap& map);
 BackupMap decode_backup_map(base::View bytes);
 
-/// A relative path that stays below where it is put: no "..", no leading "/", no empty part. Checked
-/// for every path that comes out of a repository, before anything is written.
+/// A relative path that stays below where it is put: no "..", no leading "/", no empty part.
+/// Checked for every path that comes out of a repository, before anything is written.
 bool is_safe_path(std::string_view path);
 
 }  // namespace holdfast::repository

@@ -2,8 +2,9 @@
 
 // A repository: one object store, one key, and the places in it that belong to clusters.
 //
-// `holdfast.json` is what makes a prefix a repository. It is written last by create() and by nothing
-// else; that it is absent is believed only on proof (TRAPS RC5), and an unknown format is refused.
+// `holdfast.json` is what makes a prefix a repository. It is written last by create() and by
+// nothing else; that it is absent is believed only on proof (TRAPS RC5), and an unknown format is
+// refused.
 
 #include <memory>
 #include <optional>
@@ -30,8 +31,8 @@ bool is_cluster_name(std::string_view name);
 class Repository {
  public:
   struct Created;
-  /// Makes a repository in an empty place, encrypted by a fresh key unless `source` is empty. Throws
-  /// Error(conflict) if there is one already. Of two who race exactly one succeeds.
+  /// Makes a repository in an empty place, encrypted by a fresh key unless `source` is empty.
+  /// Throws Error(conflict) if there is one already. Of two who race exactly one succeeds.
   static Created create(std::unique_ptr<store::ObjectStore> store, const KeySource& source);
   /// Throws Error(not_found) if there is none, Error(key) if the key does not fit.
   static Repository open(std::unique_ptr<store::ObjectStore> store, const KeySource& source);

@@ -10,8 +10,8 @@ namespace holdfast::repository {
 
 namespace {
 
-/// WAL is cut into frames of this size: large enough to compress well, small enough that one segment
-/// can be compressed by several threads.
+/// WAL is cut into frames of this size: large enough to compress well, small enough that one
+/// segment can be compressed by several threads.
 constexpr std::size_t wal_frame_bytes = 1 << 20;
 
 struct CompressedFrame {
@@ -25,9 +25,8 @@ std::vector<CompressedFrame> compress(base::View bytes, unsigned workers) {
   const auto work = [&] {
     base::Compressor compressor(base::Compressor::Effort::fast);
     for (std::size_t i = next++; i < frames.size(); i = next++) {
-      const base::View part =
-          bytes.subspan(i * wal_frame_bytes,
-                        std::min(wal_frame_bytes, bytes.size() - i * wal_frame_bytes));
+      const base::View part = bytes.subspan(
+          i * wal_frame_bytes, std::min(wal_frame_bytes, bytes.size() - i * wal_frame_bytes));
       frames[i].codec = compressor.compress(part, frames[i].body);
     }
   };
@@ -55,7 +54,8 @@ WalArchive::Put WalArchive::put(const std::string& name, base::View bytes, unsig
     if (std::ranges::equal(existing, bytes)) return Put::identical;
     throw base::Error(
         base::Code::conflict,
-        fmt::format("cannot store WAL file {}: the repository has other bytes under this name", name),
+        fmt::format("cannot store WAL file {}: the repository has other bytes under this name",
+                    name),
         "two servers may be archiving to one place, or this one was restored without a new "
         "timeline; find out which before anything is removed");
   };

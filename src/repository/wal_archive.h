@@ -3,8 +3,8 @@
 // The WAL of one cluster, file by file.
 //
 // A WAL file here is a name and bytes; what they mean is checked by who brings them (operations).
-// The archive promises INV-2 and its half of INV-5: a name never changes its bytes. Putting the same
-// bytes again is accepted, other bytes are refused.
+// The archive promises INV-2 and its half of INV-5: a name never changes its bytes. Putting the
+// same bytes again is accepted, other bytes are refused.
 
 #include <optional>
 #include <string>
@@ -21,8 +21,8 @@ class WalArchive {
   const ClusterPlace& place() const { return place_; }
 
   enum class Put { stored, identical };
-  /// Durable on return. Throws Error(conflict) if other bytes exist under this name. `workers` threads
-  /// compress.
+  /// Durable on return. Throws Error(conflict) if other bytes exist under this name. `workers`
+  /// threads compress.
   Put put(const std::string& name, base::View bytes, unsigned workers) const;
   /// nullopt only if the archive has no such file. Error(corrupt) if it has, but not as written.
   std::optional<base::Bytes> get(const std::string& name) const;

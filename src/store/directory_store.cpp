@@ -71,8 +71,8 @@ void list_below(const path& directory, const std::string& prefix, std::vector<Ob
     if (S_ISDIR(status->st_mode)) {
       list_below(directory / name, prefix + name + "/", found);
     } else {
-      found.push_back({prefix + name, static_cast<std::uint64_t>(status->st_size),
-                       time_of(*status)});
+      found.push_back(
+          {prefix + name, static_cast<std::uint64_t>(status->st_size), time_of(*status)});
     }
   }
 }
@@ -122,7 +122,8 @@ class FileWriter : public ObjectWriter {
   }
 
  private:
-  /// Lets the kernel write while more is being made, so that the sync at the end finds little to do.
+  /// Lets the kernel write while more is being made, so that the sync at the end finds little to
+  /// do.
   void start_writeback() {
     constexpr std::uint64_t step = 4 << 20;
     if (written_ - started_ < step) return;
@@ -167,8 +168,8 @@ bool holds_object(const path& directory) {
   return false;
 }
 
-/// Makes a directory and the way to it durable. One that exists but is empty is synced as well: who made
-/// it may have died before he did that.
+/// Makes a directory and the way to it durable. One that exists but is empty is synced as well: who
+/// made it may have died before he did that.
 void DirectoryStore::prepare_directory(const path& directory) {
   {
     const std::lock_guard lock(mutex_);
@@ -176,7 +177,8 @@ void DirectoryStore::prepare_directory(const path& directory) {
   }
   const bool proven = holds_object(directory);
   if (!proven) make_directories(directory, owner_);
-  for (path up = directory; !proven && up != root_ && up.has_relative_path(); up = up.parent_path()) {
+  for (path up = directory; !proven && up != root_ && up.has_relative_path();
+       up = up.parent_path()) {
     base::sync_directory(up.parent_path());
   }
   const std::lock_guard lock(mutex_);
@@ -216,7 +218,9 @@ bool DirectoryStore::remove(std::string_view name) {
   return true;
 }
 
-std::string DirectoryStore::url() const { return "file://" + root_.string(); }
+std::string DirectoryStore::url() const {
+  return "file://" + root_.string();
+}
 
 std::size_t DirectoryStore::sweep_unfinished() {
   const path directory = root_ / temporary_directory;
@@ -226,8 +230,7 @@ std::size_t DirectoryStore::sweep_unfinished() {
   for (const std::string& name : *names) {
     const path temporary = directory / name;
     const auto file = base::open_if_exists(temporary, O_RDONLY);
-    if (file && ::flock(file->get(), LOCK_EX | LOCK_NB) == 0 &&
-        ::unlink(temporary.c_str()) == 0) {
+    if (file && ::flock(file->get(), LOCK_EX | LOCK_NB) == 0 && ::unlink(temporary.c_str()) == 0) {
       ++removed;
     }
   }

@@ -2,9 +2,9 @@
 
 // An object store in a local directory.
 //
-// An object is written to a file in ".tmp" of the root, synced, linked to its final name (which fails
-// if that exists: create-if-absent by the kernel), and the directories that lead to it are synced.
-// So a name that can be seen is durable and whole.
+// An object is written to a file in ".tmp" of the root, synced, linked to its final name (which
+// fails if that exists: create-if-absent by the kernel), and the directories that lead to it are
+// synced. So a name that can be seen is durable and whole.
 //
 // A temporary file stays locked (flock) while its writer lives; what a dead writer left behind is
 // removed by `sweep_unfinished`.
@@ -17,8 +17,8 @@
 
 namespace holdfast::store {
 
-/// Whom new files belong to. As root: to whoever owns the root directory, so that the server's user can
-/// go on with a repository that root has written to. Otherwise to us.
+/// Whom new files belong to. As root: to whoever owns the root directory, so that the server's user
+/// can go on with a repository that root has written to. Otherwise to us.
 struct Owner {
   std::optional<uid_t> uid;
   gid_t gid = 0;
@@ -38,7 +38,6 @@ class DirectoryStore : public ObjectStore {
   bool remove(std::string_view name) override;
   std::size_t sweep_unfinished() override;
   std::string url() const override;
-
 
  private:
   base::fs::path path_of(std::string_view name) const;

@@ -45,7 +45,8 @@ void check_name(std::string_view name) {
     }
     part_begins = c == '/';
   }
-  if (part_begins) base::fail(base::Code::usage, "cannot use \"{}\" as the name of an object", name);
+  if (part_begins)
+    base::fail(base::Code::usage, "cannot use \"{}\" as the name of an object", name);
 }
 
 }  // namespace holdfast::store

@@ -6,7 +6,8 @@
 //   * create-if-absent: of several writers of one name exactly one wins, and its bytes stay;
 //   * all or nothing: an object is there whole or not at all, whatever dies when;
 //   * durability: once `commit` has returned, the object survives a power cut;
-//   * honesty: "absent" is said only on proof. Anything else that goes wrong is an Error (TRAPS OS2).
+//   * honesty: "absent" is said only on proof. Anything else that goes wrong is an Error (TRAPS
+//   OS2).
 //
 // Names are paths with "/", made of letters, digits, "-", "_", "." and never with a leading dot.
 // A store may be used by several threads; an ObjectReader or ObjectWriter by one at a time.
@@ -79,8 +80,8 @@ std::unique_ptr<ObjectStore> open_store(const std::string& url);
 /// The directory that a file:// URL means; throws Error(configuration) for another URL.
 base::fs::path directory_of(const std::string& url);
 
-/// Throws Error(usage) for a name that a store must not be asked for (empty, "..", a leading dot in a
-/// part, characters that some store or shell would treat in its own way).
+/// Throws Error(usage) for a name that a store must not be asked for (empty, "..", a leading dot in
+/// a part, characters that some store or shell would treat in its own way).
 void check_name(std::string_view name);
 
 }  // namespace holdfast::store

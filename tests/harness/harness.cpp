@@ -59,7 +59,9 @@ void Cluster::start(const postgres::Settings& settings) {
   server_ = std::make_unique<postgres::Server>(installation_, data_directory_, quick(settings));
 }
 
-void Cluster::stop(postgres::Server::StopMode mode) { server_->stop(mode); }
+void Cluster::stop(postgres::Server::StopMode mode) {
+  server_->stop(mode);
+}
 
 std::string Cluster::connection(std::string_view database) const {
   return server_->connection(database);
@@ -120,22 +122,28 @@ std::unique_ptr<Cluster> Place::cluster(int major, const postgres::InitOptions& 
                                         const std::vector<std::string>& init_arguments) {
   auto cluster = std::make_unique<Cluster>(installation(major), path("data"), options);
   const fs::path settings = cluster->data_directory() / "postgresql.conf";
-  const std::string text =
-      fmt::format("{}\nwal_level = replica\narchive_mode = on\narchive_command = '{} --config {} wal push %p'\n",
-                  base::text(base::read_existing_file(settings)), holdfast_binary().string(),
-                  configuration().string());
+  const std::string text = fmt::format(
+      "{}\nwal_level = replica\narchive_mode = on\narchive_command = '{} --config {} wal push "
+      "%p'\n",
+      base::text(base::read_existing_file(settings)), holdfast_binary().string(),
+      configuration().string());
   base::replace_file(settings, base::view(text));
   give_to_server_user(settings);
   cluster->start();
-  std::vector<std::string> init = {"init", "--connection", cluster->connection(), "--data-directory",
-                                   cluster->data_directory().string(), "--repository",
+  std::vector<std::string> init = {"init",
+                                   "--connection",
+                                   cluster->connection(),
+                                   "--data-directory",
+                                   cluster->data_directory().string(),
+                                   "--repository",
                                    "file://" + repository().string()};
   init.insert(init.end(), init_arguments.begin(), init_arguments.end());
   must(init);
   return cluster;
 }
 
-std::unique_ptr<Cluster> adopt(const postgres::Installation& installation, const fs::path& directory) {
+std::unique_ptr<Cluster> adopt(const postgres::Installation& installation,
+                               const fs::path& directory) {
   return std::make_unique<Cluster>(installation, directory);
 }
 
@@ -152,7 +160,8 @@ std::unique_ptr<Cluster> Place::restored(const Cluster& source, std::string_view
 
 void Place::archive_all(Cluster& cluster) const {
   postgres::Session session = cluster.session();
-  const auto size = session.value("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'");
+  const auto size =
+      session.value("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'");
   session.query("SELECT pg_create_restore_point('archive_all')");
   const std::string segment = session.value("SELECT pg_walfile_name(pg_switch_wal())");
   const std::string system = postgres::to_string(session.system_id());
@@ -182,12 +191,13 @@ Result run_tool(const postgres::Installation& installation, std::string_view pro
 std::string digest(const Cluster& cluster) {
   std::string all;
   postgres::Session session = cluster.session();
-  for (const postgres::Row& database : session.query(
-           "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'template0' ORDER BY 1")) {
+  for (const postgres::Row& database :
+       session.query("SELECT datname FROM pg_database WHERE datallowconn AND datname <> "
+                     "'template0' ORDER BY 1")) {
     postgres::Session inside = cluster.session(*database[0]);
-    for (const postgres::Row& table : inside.query(
-             "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
-             "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1")) {
+    for (const postgres::Row& table :
+         inside.query("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
+                      "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1")) {
       all += fmt::format("{} {} {}\n", *database[0], *table[0],
                          inside.value(fmt::format(
                              "SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, chr(10) "

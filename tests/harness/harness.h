@@ -2,8 +2,8 @@
 
 // What integration tests stand on: a place, real servers in it, and the real binary.
 //
-// Nothing here is a fake. Tests run as root (servers and holdfast then run as the user postgres) or as
-// an ordinary user, several at a time, and leave nothing behind.
+// Nothing here is a fake. Tests run as root (servers and holdfast then run as the user postgres) or
+// as an ordinary user, several at a time, and leave nothing behind.
 
 #include <gtest/gtest.h>
 
@@ -72,11 +72,12 @@ class Place {
                   const std::vector<std::pair<std::string, std::string>>& environment = {}) const;
   /// The same, and fails the test unless it ends with 0.
   Result must(const std::vector<std::string>& arguments) const;
-  /// Makes a cluster with archiving into the repository, starts it, and runs `holdfast init` for it.
+  /// Makes a cluster with archiving into the repository, starts it, and runs `holdfast init` for
+  /// it.
   std::unique_ptr<Cluster> cluster(int major = 15, const postgres::InitOptions& options = {},
                                    const std::vector<std::string>& init_arguments = {});
-  /// Restores with these arguments (--to ...) into path(name) and starts it: recovery has ended when
-  /// this returns.
+  /// Restores with these arguments (--to ...) into path(name) and starts it: recovery has ended
+  /// when this returns.
   std::unique_ptr<Cluster> restored(const Cluster& source, std::string_view name,
                                     const std::vector<std::string>& arguments = {});
   /// Lets the current WAL segment be archived and waits until it is in the repository.
@@ -89,7 +90,8 @@ class Place {
 };
 
 /// An existing data directory as a Cluster (does not start it).
-std::unique_ptr<Cluster> adopt(const postgres::Installation& installation, const fs::path& directory);
+std::unique_ptr<Cluster> adopt(const postgres::Installation& installation,
+                               const fs::path& directory);
 
 /// Runs a program of an installation (pg_amcheck, pg_checksums, ...) as the server user.
 Result run_tool(const postgres::Installation& installation, std::string_view program,

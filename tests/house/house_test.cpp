@@ -1,12 +1,12 @@
-// The rules of the house that a machine can check (CONTRIBUTING.md): arrows between directories, sizes
-// of files, names, and that documents and tables agree.
+// The rules of the house that a machine can check (CONTRIBUTING.md): arrows between directories,
+// sizes of files, names, and that documents and tables agree.
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <fstream>
 #include <map>
-#include <regex>
 #include <set>
 #include <sstream>
 
@@ -20,10 +20,10 @@ namespace fs = std::filesystem;
 
 const fs::path root = HOLDFAST_SOURCE;
 
-/// From the ground up: a directory may include those before it, and itself. `postgres` and `repository`
-/// do not know each other.
-const std::vector<std::string> rooms = {"base",  "store",   "repository", "postgres", "mount",
-                                        "service", "provider", "operations", "serve",  "cli"};
+/// From the ground up: a directory may include those before it, and itself. `postgres` and
+/// `repository` do not know each other.
+const std::vector<std::string> rooms = {"base",    "store",    "repository", "postgres", "mount",
+                                        "service", "provider", "operations", "serve",    "cli"};
 
 std::string read(const fs::path& file) {
   std::ostringstream text;
@@ -60,15 +60,26 @@ TEST(House, has_only_the_rooms_that_the_design_names) {
   }
 }
 
+/// What follows each `before` in a text, as long as `belongs` says so.
+std::vector<std::string> words_after(const std::string& text, const std::string& before,
+                                     int (*belongs)(int)) {
+  std::vector<std::string> found;
+  for (std::size_t at = text.find(before); at != std::string::npos; at = text.find(before, at)) {
+    at += before.size();
+    std::size_t end = at;
+    while (end < text.size() && belongs(static_cast<unsigned char>(text[end])) != 0) ++end;
+    if (end > at) found.push_back(text.substr(at, end - at));
+  }
+  return found;
+}
+
 TEST(House, includes_go_down_the_list_only) {
-  const std::regex include("#include \"([a-z]+)/");
   int seen = 0;
   for (const fs::path& file : sources(root / "src")) {
     const std::string from = file.parent_path().filename();
-    const std::string text = read(file);
-    for (std::sregex_iterator each(text.begin(), text.end(), include), end; each != end; ++each) {
+    for (const std::string& to : words_after(read(file), "\n#include \"", std::islower)) {
       ++seen;
-      EXPECT_TRUE(may_include(from, (*each)[1])) << file << " includes " << (*each)[1];
+      EXPECT_TRUE(may_include(from, to)) << file << " includes " << to;
     }
   }
   EXPECT_GT(seen, 100);
@@ -111,7 +122,8 @@ TEST(House, keeps_lines_within_100_columns) {
 }
 
 TEST(House, has_no_file_that_could_hold_anything) {
-  const std::set<std::string> banned = {"core", "common", "util", "utils", "helper", "helpers", "manager"};
+  const std::set<std::string> banned = {"core",   "common",  "util",   "utils",
+                                        "helper", "helpers", "manager"};
   for (const fs::path& file : sources(root / "src")) {
     EXPECT_FALSE(banned.contains(file.stem())) << file;
     EXPECT_FALSE(banned.contains(file.parent_path().filename())) << file;
@@ -132,23 +144,25 @@ TEST(House, gives_every_kind_of_error_its_own_exit_status) {
 TEST(House, documents_every_exit_status) {
   const std::string document = read(root / "docs" / "exit-status.md");
   for (const base::CodeInfo& code : base::all_codes()) {
-    EXPECT_NE(document.find(fmt::format("| {} | {} |", code.exit_status, code.name)), std::string::npos)
+    EXPECT_NE(document.find(fmt::format("| {} | {} |", code.exit_status, code.name)),
+              std::string::npos)
         << code.name;
   }
 }
 
 TEST(House, invariants_that_tests_cite_are_documented) {
   const std::string document = read(root / "docs" / "durability.md");
-  const std::regex cited("INV-([0-9]+)");
+  int seen = 0;
   for (const char* part : {"src", "tests"}) {
     for (const fs::path& file : sources(root / part)) {
-      const std::string text = read(file);
-      for (std::sregex_iterator each(text.begin(), text.end(), cited), end; each != end; ++each) {
-        EXPECT_NE(document.find("**" + each->str() + "**"), std::string::npos)
-            << file << " cites " << each->str();
+      for (const std::string& number : words_after(read(file), "INV-", std::isdigit)) {
+        ++seen;
+        EXPECT_NE(document.find("**INV-" + number + "**"), std::string::npos)
+            << file << " cites INV-" << number;
       }
     }
   }
+  EXPECT_GT(seen, 10);
 }
 
 TEST(House, keeps_the_readme_short) {
