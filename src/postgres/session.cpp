@@ -1,6 +1,5 @@
 #include "postgres/session.h"
 
-#include <libpq-fe.h>
 #include <poll.h>
 
 #include <charconv>
@@ -8,22 +7,23 @@
 
 #include "base/error.h"
 #include "base/workers.h"
+#include "postgres/libpq.h"
 
 namespace holdfast::postgres {
 
 namespace {
 
 struct FreeResult {
-  void operator()(PGresult* result) const { PQclear(result); }
+  void operator()(PGresult* result) const { libpq().PQclear(result); }
 };
 using Result = std::unique_ptr<PGresult, FreeResult>;
 
 struct FreeOptions {
-  void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }
+  void operator()(PQconninfoOption* options) const { libpq().PQconninfoFree(options); }
 };
 
 struct CloseConnection {
-  void operator()(PGconn* connection) const { PQfinish(connection); }
+  void operator()(PGconn* connection) const { libpq().PQfinish(connection); }
 };
 using Handle = std::unique_ptr<PGconn, CloseConnection>;
 
@@ -42,8 +42,8 @@ std::string one_line(std::string_view text) {
 void check_parses(const std::string& connection) {
   char* why = nullptr;
   const std::unique_ptr<PQconninfoOption, FreeOptions> options(
-      PQconninfoParse(connection.c_str(), &why));
-  PQfreemem(why);
+      libpq().PQconninfoParse(connection.c_str(), &why));
+  libpq().PQfreemem(why);
   if (options) return;
   throw base::Error(base::Code::configuration, "cannot use the connection string: it is malformed",
                     "write it as \"host=/run/postgresql user=postgres\" or as a postgresql:// URI");
@@ -60,13 +60,13 @@ Handle connect(const std::string& connection) {
   }
   names.insert(names.end(), {"dbname", nullptr});
   values.insert(values.end(), {connection.c_str(), nullptr});
-  return Handle(PQconnectdbParams(names.data(), values.data(), 1));
+  return Handle(libpq().PQconnectdbParams(names.data(), values.data(), 1));
 }
 
 void drop_notice(void* /*unused*/, const PGresult* /*unused*/) {}
 
 std::string_view field(const PGresult* result, int code) {
-  const char* text = PQresultErrorField(result, code);
+  const char* text = libpq().PQresultErrorField(result, code);
   return text == nullptr ? std::string_view() : text;
 }
 
@@ -82,14 +82,14 @@ constexpr std::string_view grants_hint =
   const std::string_view severity = field(result, PG_DIAG_SEVERITY_NONLOCALIZED);
   const std::string_view state = field(result, PG_DIAG_SQLSTATE);
   std::string message(field(result, PG_DIAG_MESSAGE_PRIMARY));
-  if (message.empty()) message = one_line(PQerrorMessage(connection));
+  if (message.empty()) message = one_line(libpq().PQerrorMessage(connection));
   if (const std::string_view detail = field(result, PG_DIAG_MESSAGE_DETAIL); !detail.empty()) {
     message += fmt::format(" ({})", one_line(detail));
   }
   // FATAL and PANIC end the connection even where libpq has not noticed yet; an error without a
   // state is one of libpq itself, which could not get an answer.
-  if (PQstatus(connection) == CONNECTION_BAD || severity == "FATAL" || severity == "PANIC" ||
-      state.empty()) {
+  if (libpq().PQstatus(connection) == CONNECTION_BAD || severity == "FATAL" ||
+      severity == "PANIC" || state.empty()) {
     base::fail(base::Code::unreachable, "lost the connection to PostgreSQL: {}", message);
   }
   if (state == "42501") {  // insufficient_privilege
@@ -101,15 +101,15 @@ constexpr std::string_view grants_hint =
 
 Rows rows_of(const PGresult* result) {
   Rows rows;
-  const int columns = PQnfields(result);
-  for (int row = 0; row < PQntuples(result); ++row) {
+  const int columns = libpq().PQnfields(result);
+  for (int row = 0; row < libpq().PQntuples(result); ++row) {
     Row& cells = rows.emplace_back();
     for (int column = 0; column < columns; ++column) {
-      if (PQgetisnull(result, row, column) != 0) {
+      if (libpq().PQgetisnull(result, row, column) != 0) {
         cells.emplace_back(std::nullopt);
       } else {
-        const auto length = static_cast<std::size_t>(PQgetlength(result, row, column));
-        cells.emplace_back(std::string(PQgetvalue(result, row, column), length));
+        const auto length = static_cast<std::size_t>(libpq().PQgetlength(result, row, column));
+        cells.emplace_back(std::string(libpq().PQgetvalue(result, row, column), length));
       }
     }
   }
@@ -150,18 +150,19 @@ std::string text_of_hex(const std::optional<std::string>& hex) {
 /// As PQexecParams does, but a signal that asks us to stop is heeded while the server works: a
 /// checkpoint or a lock may take long.
 Result execute(PGconn* connection, const std::string& sql, const std::vector<const char*>& values) {
-  if (PQsendQueryParams(connection, sql.c_str(), static_cast<int>(values.size()), nullptr,
-                        values.data(), nullptr, nullptr, 0) != 1) {
+  if (libpq().PQsendQueryParams(connection, sql.c_str(), static_cast<int>(values.size()), nullptr,
+                                values.data(), nullptr, nullptr, 0) != 1) {
     return nullptr;
   }
-  while (PQisBusy(connection) == 1) {
+  while (libpq().PQisBusy(connection) == 1) {
     base::stop_if_interrupted();
-    pollfd socket{PQsocket(connection), POLLIN, 0};
+    pollfd socket{libpq().PQsocket(connection), POLLIN, 0};
     ::poll(&socket, 1, 200);
-    if (PQconsumeInput(connection) != 1) break;
+    if (libpq().PQconsumeInput(connection) != 1) break;
   }
   Result last;
-  for (Result next(PQgetResult(connection)); next; next.reset(PQgetResult(connection))) {
+  for (Result next(libpq().PQgetResult(connection)); next;
+       next.reset(libpq().PQgetResult(connection))) {
     last = std::move(next);
   }
   return last;
@@ -176,11 +177,11 @@ struct Session::Connection {
 Session::Session(const std::string& connection)
     : connection_(std::make_unique<Connection>(Connection{connect(connection)})) {
   PGconn* handle = connection_->handle.get();
-  if (PQstatus(handle) != CONNECTION_OK) {
+  if (libpq().PQstatus(handle) != CONNECTION_OK) {
     base::fail(base::Code::unreachable, "could not connect to PostgreSQL: {}",
-               one_line(PQerrorMessage(handle)));
+               one_line(libpq().PQerrorMessage(handle)));
   }
-  PQsetNoticeReceiver(handle, drop_notice, nullptr);
+  libpq().PQsetNoticeReceiver(handle, drop_notice, nullptr);
   // From here on names mean what we think they mean, whatever a role or database has set.
   query(
       "SELECT pg_catalog.set_config('statement_timeout', '0', false),"
@@ -206,7 +207,7 @@ Rows Session::query(const std::string& sql, const std::vector<std::string>& para
   }
   PGconn* handle = connection_->handle.get();
   const Result result = execute(handle, sql, values);
-  switch (PQresultStatus(result.get())) {
+  switch (libpq().PQresultStatus(result.get())) {
     case PGRES_TUPLES_OK:
     case PGRES_COMMAND_OK:
     case PGRES_EMPTY_QUERY:
@@ -218,8 +219,8 @@ Rows Session::query(const std::string& sql, const std::vector<std::string>& para
 
 void Session::run_script(const std::string& sql) {
   PGconn* handle = connection_->handle.get();
-  const Result result(PQexec(handle, sql.c_str()));
-  const ExecStatusType status = PQresultStatus(result.get());
+  const Result result(libpq().PQexec(handle, sql.c_str()));
+  const ExecStatusType status = libpq().PQresultStatus(result.get());
   if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) fail_query(handle, result.get());
 }
 
@@ -236,7 +237,7 @@ std::optional<std::string> Session::setting(std::string_view name) {
 }
 
 int Session::version_number() {
-  return PQserverVersion(connection_->handle.get());
+  return libpq().PQserverVersion(connection_->handle.get());
 }
 
 bool Session::in_recovery() {

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
+#include <thread>
 
 #include "base/error.h"
-#include "base/workers.h"
 
 namespace holdfast::repository {
 
@@ -17,26 +18,45 @@ constexpr std::size_t wal_frame_bytes = 1 << 20;
 struct CompressedFrame {
   base::Codec codec = base::Codec::raw;
   base::Bytes body;
+  std::atomic<bool> ready = false;
 };
 
-std::vector<CompressedFrame> compress(base::View bytes, unsigned workers) {
-  std::vector<CompressedFrame> frames((bytes.size() + wal_frame_bytes - 1) / wal_frame_bytes);
+/// Compresses with several threads and hands the frames on in order, while later ones are still
+/// being compressed.
+void compress_in_order(base::View bytes, unsigned workers,
+                       const std::function<void(CompressedFrame&, std::size_t raw)>& take) {
+  const std::size_t count = (bytes.size() + wal_frame_bytes - 1) / wal_frame_bytes;
+  std::vector<CompressedFrame> frames(count);
+  const auto part = [&](std::size_t i) {
+    return bytes.subspan(i * wal_frame_bytes,
+                         std::min(wal_frame_bytes, bytes.size() - i * wal_frame_bytes));
+  };
   std::atomic<std::size_t> next = 0;
+  std::atomic<bool> failed = false;
   const auto work = [&] {
-    base::Compressor compressor(base::Compressor::Effort::fast);
-    for (std::size_t i = next++; i < frames.size(); i = next++) {
-      const base::View part = bytes.subspan(
-          i * wal_frame_bytes, std::min(wal_frame_bytes, bytes.size() - i * wal_frame_bytes));
-      frames[i].codec = compressor.compress(part, frames[i].body);
+    try {
+      base::Compressor compressor(base::Compressor::Effort::fast);
+      for (std::size_t i = next++; i < count; i = next++) {
+        frames[i].codec = compressor.compress(part(i), frames[i].body);
+        frames[i].ready = true;
+        frames[i].ready.notify_one();
+      }
+    } catch (const std::exception&) {
+      failed = true;
+      for (CompressedFrame& frame : frames) {
+        frame.ready = true;
+        frame.ready.notify_one();
+      }
     }
   };
-  const auto useful = static_cast<unsigned>(std::min<std::size_t>(workers, frames.size()));
-  if (useful <= 1) {
-    work();
-  } else {
-    base::run_workers(useful, [&](unsigned, std::stop_token) { work(); });
+  std::vector<std::jthread> threads;
+  for (unsigned i = 0; i < std::min<std::size_t>(workers, count); ++i) threads.emplace_back(work);
+  for (std::size_t i = 0; i < count; ++i) {
+    frames[i].ready.wait(false);
+    if (failed) base::fail(base::Code::internal, "could not compress a WAL file");
+    take(frames[i], part(i).size());
+    frames[i].body = {};
   }
-  return frames;
 }
 
 }  // namespace
@@ -60,14 +80,11 @@ WalArchive::Put WalArchive::put(const std::string& name, base::View bytes, unsig
         "timeline; find out which before anything is removed");
   };
   if (const auto existing = get(name)) return compare(*existing);
-  std::vector<CompressedFrame> frames = compress(bytes, workers);
   ContainerWriter container(repository_.store(), place_.directory(), object_name(name),
                             Kind::wal_file, new_object_id(), repository_.protection());
-  for (std::size_t i = 0; i < frames.size(); ++i) {
-    container.add_compressed(frames[i].codec,
-                             std::min(wal_frame_bytes, bytes.size() - i * wal_frame_bytes),
-                             frames[i].body);
-  }
+  compress_in_order(bytes, workers, [&](CompressedFrame& frame, std::size_t raw) {
+    container.add_compressed(frame.codec, raw, frame.body);
+  });
   if (container.commit()) return Put::stored;
   const auto winner = get(name);
   if (!winner) base::fail(base::Code::io, "WAL file {} was removed while it was stored", name);
