@@ -21,7 +21,7 @@ namespace holdfast::tests {
 
 namespace fs = std::filesystem;
 
-/// The binary under test: $HOLDFAST_BIN, set by CTest.
+/// The binary under test: $HOLDFAST_BIN, or the one that was built with the tests.
 fs::path holdfast_binary();
 
 /// PostgreSQL `major`; fails the test if it is not installed (scripts/build installs it).
