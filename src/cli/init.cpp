@@ -20,6 +20,7 @@ struct Options {
   std::string key_file;
   std::string key_command;
   bool no_encryption = false;
+  bool recovery_kit = false;
   bool new_system = false;
 };
 
@@ -53,7 +54,7 @@ void print(const operations::InitOutcome& outcome) {
 void init(Invocation& invocation, Options& options) {
   operations::InitRequest request;
   request.configuration = default_configuration(invocation);
-  if (!invocation.cluster.empty()) request.cluster = invocation.cluster;
+  request.cluster = invocation.cluster;
   ask(options.repository, "Where shall the repository be", "file:///var/lib/holdfast");
   request.connection = options.connection;
   request.data_directory = options.data_directory;
@@ -61,6 +62,7 @@ void init(Invocation& invocation, Options& options) {
   request.key.key_file = options.key_file;
   request.key.key_command = options.key_command;
   request.encrypt = !options.no_encryption;
+  request.recovery_kit = options.recovery_kit;
   request.new_system = options.new_system;
   const char* passphrase = std::getenv("HOLDFAST_PASSPHRASE");
   if (passphrase != nullptr && request.key.empty() && request.encrypt) {
@@ -103,6 +105,8 @@ void add_init(CLI::App& app, Invocation& invocation) {
   command->add_option("--key-command", options->key_command, "Command that prints the key")
       ->type_name("COMMAND");
   command->add_flag("--no-encryption", options->no_encryption, "Store everything in the clear");
+  command->add_flag("--recovery-kit", options->recovery_kit,
+                    "Print the recovery kit again, of a repository that is there");
   command->add_flag("--new-system", options->new_system,
                     "The cluster is a new PostgreSQL system (after pg_upgrade)");
 }

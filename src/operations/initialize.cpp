@@ -35,7 +35,7 @@ std::string ask_data_directory(const std::string& connection) {
 
 ClusterConfiguration describe_cluster(const InitRequest& request) {
   ClusterConfiguration cluster;
-  cluster.name = request.cluster;
+  cluster.name = request.cluster.empty() ? "main" : request.cluster;
   if (!repository::is_cluster_name(cluster.name)) {
     throw Error(Code::usage,
                 fmt::format("cannot use \"{}\" as the name of a cluster", cluster.name),
@@ -73,6 +73,7 @@ RepositoryConfiguration describe_repository(const InitRequest& request) {
 Configuration read_or_describe(const InitRequest& request, InitOutcome& outcome) {
   if (base::status_of(request.configuration)) {
     Configuration configuration = read_configuration(base::fs::absolute(request.configuration));
+    if (!request.cluster.empty()) configuration.cluster(request.cluster);  // must be there
     const bool other = (!request.connection.empty() || !request.data_directory.empty() ||
                         !request.repository.empty() || !request.key.empty());
     if (other) {
@@ -128,11 +129,15 @@ void give_to_cluster(const Configuration& configuration, const path& made) {
 
 /// Opens the repository, or makes it.
 repository::Repository provide_repository(const Configuration& configuration,
-                                          InitOutcome& outcome) {
+                                          const InitRequest& request, InitOutcome& outcome) {
   const RepositoryConfiguration& wanted = configuration.repository();
   auto store = store::open_store(wanted.url);
   if (repository::Repository::exists(*store)) {
-    return open_repository(wanted);
+    repository::Repository there = open_repository(wanted);
+    if (request.recovery_kit && there.encrypted()) {
+      outcome.recovery_kit = make_kit(configuration, there, *there.protection().key);
+    }
+    return there;
   }
   if (!wanted.key.key_file.empty() && !base::status_of(wanted.key.key_file)) {
     repository::make_key_file(wanted.key.key_file);
@@ -199,14 +204,16 @@ InitOutcome initialize(const InitRequest& request) {
       outcome.notes.push_back(error.message());
     }
   }
-  repository::Repository repository = provide_repository(configuration, outcome);
+  repository::Repository repository = provide_repository(configuration, request, outcome);
   register_systems(configuration, repository, request, outcome);
   if (!base::status_of(configuration.path)) {
     base::make_directories(configuration.path.parent_path(), 0755);
-    base::replace_file(
-        configuration.path,
-        base::view(write_configuration(configuration.clusters.front(), configuration.repository())),
-        0644);
+    const std::string text =
+        write_configuration(configuration.clusters.front(), configuration.repository());
+    // A password in the connection string is for the server's user alone.
+    const bool secret = text.find("password") != std::string::npos;
+    base::replace_file(configuration.path, base::view(text), secret ? 0600 : 0644);
+    if (secret) give_to_cluster(configuration, configuration.path);
     outcome.wrote_configuration = true;
   }
   return outcome;

@@ -12,13 +12,14 @@ namespace holdfast::operations {
 
 struct InitRequest {
   base::fs::path configuration;  ///< where to write it; used as it is if it exists
-  std::string cluster = "main";
-  std::string connection;      ///< empty: the local server
-  std::string data_directory;  ///< empty: asked from the server
-  std::string repository;      ///< url; empty: file:///var/lib/holdfast
-  repository::KeySource key;   ///< none: a key file beside the configuration
+  std::string cluster;           ///< empty: "main"
+  std::string connection;        ///< empty: the local server
+  std::string data_directory;    ///< empty: asked from the server
+  std::string repository;        ///< url; empty: file:///var/lib/holdfast
+  repository::KeySource key;     ///< none: a key file beside the configuration
   bool encrypt = true;
-  bool new_system = false;  ///< accept that the cluster is another system now (pg_upgrade)
+  bool recovery_kit = false;  ///< make the recovery kit again, of a repository that is there
+  bool new_system = false;    ///< accept that the cluster is another system now (pg_upgrade)
 };
 
 struct InitOutcome {
@@ -29,7 +30,7 @@ struct InitOutcome {
   std::string key_file;
   bool registered = false;  ///< this system is new in the repository
   std::string system_id;
-  std::string recovery_kit;  ///< empty if the repository was there before
+  std::string recovery_kit;  ///< empty if the repository was there before, unless asked for
   std::vector<std::string> notes;
 };
 

@@ -223,6 +223,23 @@ void refuse_without_backups(const Site& site, const Catalog& catalog,
   }
 }
 
+/// A backup whose own WAL cannot be read restores to a directory that no server starts on: better
+/// to know before. (WAL behind it is read by whoever asks for it.)
+void check_wal_of(const SystemView& system, const RestorePlan& plan) {
+  const auto size = system.coverage.segment_size();
+  for (std::uint64_t number = plan.backup.start.value / size.bytes;
+       number * size.bytes < plan.backup.stop.value; ++number) {
+    const auto segment = system.coverage.segment_for(plan.history, number);
+    try {
+      if (segment) system.archive.get(postgres::file_name(*segment, size));
+    } catch (const Error& error) {
+      throw Error(error.code(),
+                  fmt::format("cannot restore backup {}: {}", plan.backup.id.text, error.message()),
+                  "choose another backup with --backup; `holdfast verify` tells which are good");
+    }
+  }
+}
+
 }  // namespace
 
 RestorePlan plan_restore(const Site& site, const RestoreRequest& request) {
@@ -238,6 +255,7 @@ RestorePlan plan_restore(const Site& site, const RestoreRequest& request) {
     const TimelineHistory history = system.history(request.timeline);
     auto plan = Chooser(system, history, request, target).choose();
     if (!plan) continue;
+    check_wal_of(system, *plan);
     if (!target.assumed_zone.empty()) {
       plan->notes.push_back(fmt::format("the time was read in the server's zone {}: {}",
                                         target.assumed_zone, base::to_string(target.time)));

@@ -132,6 +132,25 @@ TEST_F(Configured, RC10_init_again_changes_no_byte) {
   EXPECT_EQ(text_of(place_.configuration()), good_);
 }
 
+TEST_F(Configured, init_does_not_ignore_a_cluster_that_the_configuration_lacks) {
+  const Result result = place_.holdfast({"init", "--cluster", "other"});
+  EXPECT_EQ(result.status, 4) << result.errors;
+  EXPECT_NE(result.errors.find("other"), std::string::npos) << result.errors;
+  EXPECT_EQ(place_.holdfast({"init", "--cluster", "main"}).status, 0);
+}
+
+TEST_F(Configured, OS9_the_recovery_kit_can_be_had_again_and_opens_what_lost_its_keys) {
+  place_.must({"backup"});
+  const std::string kit =
+      place_.must({"init", "--recovery-kit", "--json"}).json().at("recovery_kit");
+  const std::size_t at = kit.find("  key          ");
+  ASSERT_NE(at, std::string::npos) << kit;
+  overwrite(place_.path("holdfast.key"), kit.substr(at + 15, 64) + "\n");
+  fs::remove_all(place_.repository() / "keys");
+  place_.must({"verify"});
+  place_.must({"restore", place_.path("bare").string()});
+}
+
 TEST_F(Configured, init_refuses_another_system_under_a_known_name_unless_told) {
   Cluster other(installation(15), place_.path("other"));
   other.start();
