@@ -50,7 +50,8 @@ void compress_in_order(base::View bytes, unsigned workers,
     }
   };
   std::vector<std::jthread> threads;
-  for (unsigned i = 0; i < std::min<std::size_t>(workers, count); ++i) threads.emplace_back(work);
+  const std::size_t useful = std::min<std::size_t>(std::max(1U, workers), count);
+  for (std::size_t i = 0; i < useful; ++i) threads.emplace_back(work);
   for (std::size_t i = 0; i < count; ++i) {
     frames[i].ready.wait(false);
     if (failed) base::fail(base::Code::internal, "could not compress a WAL file");
