@@ -94,7 +94,7 @@ TEST_F(FullDisk, wal_push_publishes_nothing_until_there_is_room_and_the_server_t
     EXPECT_EQ(pushed.status, status_of(Code::no_space)) << pushed.errors;
     EXPECT_NE(pushed.errors.find("hint: make room"), std::string::npos) << pushed.errors;
     EXPECT_TRUE(objects(place_, "wal").empty());
-    EXPECT_TRUE(files_below(place_.repository() / ".tmp").empty());
+    await([&] { return files_below(place_.repository() / ".tmp").empty(); }, "nothing unfinished");
   }
   leave_room(0);
   let_archiver_go();

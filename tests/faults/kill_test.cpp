@@ -84,7 +84,7 @@ TEST_F(Kill, backup_leaves_no_backup_that_does_not_verify) {
   expect_kills();
   place_.must({"backup"});
   expect_all_verifies(place_);
-  EXPECT_TRUE(files_below(place_.repository() / ".tmp").empty()) << "nobody swept";
+  await([&] { return files_below(place_.repository() / ".tmp").empty(); }, "nothing unfinished");
 }
 
 TEST_F(Kill, wal_push_leaves_the_segment_whole_or_not_at_all) {

@@ -72,7 +72,7 @@ class ServerLoss : public ::testing::Test {
     EXPECT_EQ(backup_ids(place_).size(), 2U);
     EXPECT_EQ(place_.must({"verify", "--json"}).json().at("orphans"), 0);
     // The archiver, too, may have died while it wrote.
-    EXPECT_TRUE(files_below(place_.repository() / ".tmp").empty()) << "nobody swept";
+    await([&] { return files_below(place_.repository() / ".tmp").empty(); }, "nothing unfinished");
   }
   static void expect_server_error(Running& backup) {
     const int status = backup.wait();
@@ -179,7 +179,7 @@ TEST_F(ServerLoss, a_killed_backup_that_was_copying_leaves_nothing_that_lists_or
   place_.must({"verify"});
   place_.must({"backup"});
   EXPECT_EQ(backup_ids(place_).size(), 2U);
-  EXPECT_TRUE(files_below(place_.repository() / ".tmp").empty()) << "nobody swept";
+  await([&] { return files_below(place_.repository() / ".tmp").empty(); }, "nothing unfinished");
   place_.must({"verify"});
 }
 
