@@ -93,7 +93,7 @@ Secret stretch(std::string_view passphrase, View salt, unsigned log_n) {
   std::uint32_t r = 8;
   std::uint32_t p = 1;
   // OpenSSL refuses more than 32 MiB unless told; N = 2^15 needs 32 MiB and a little.
-  std::uint64_t memory = 160 * r * n;
+  std::uint64_t memory = std::uint64_t{160} * r * n;
   std::array<OSSL_PARAM, 7> params = {
       octets(OSSL_KDF_PARAM_PASSWORD, view(passphrase)),
       octets(OSSL_KDF_PARAM_SALT, salt),

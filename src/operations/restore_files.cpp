@@ -34,7 +34,7 @@ using repository::Slot;
 constexpr std::size_t batch_extents = 1000000;
 constexpr std::size_t batch_files = 100000;
 /// Workers take pieces of about this size.
-constexpr std::uint64_t unit_pages = 32 * pages_per_frame;
+constexpr std::uint64_t unit_pages = std::uint64_t{32} * pages_per_frame;
 /// Frames that stand together are read with one request, up to so many.
 constexpr std::uint32_t fetch_frames = 16;
 
