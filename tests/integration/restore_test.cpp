@@ -231,8 +231,7 @@ TEST_F(Restore, an_empty_directory_with_or_without_a_slash_is_welcome) {
   EXPECT_EQ(start(), "");
 }
 
-TEST_F(Restore, run_by_root_it_gives_files_to_whom_they_belonged) {
-  if (!base::running_as_root()) GTEST_SKIP() << "only root can give files away";
+TEST_F(Restore, files_belong_to_whom_they_belonged_also_when_root_restores) {
   base::Command command;
   command.argv = {holdfast_binary().string(), "--config", place_.configuration().string(),
                   "restore", directory()};
