@@ -1,6 +1,7 @@
 #include "operations/backup.h"
 
 #include <iostream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -35,13 +36,17 @@ void backup(Invocation& invocation, const operations::BackupRequest& request) {
   });
   print_damage(made);
   if (made.is_damaged()) invocation.exit_status = base::info(Code::damaged).exit_status;
+  const std::string compared =
+      made.compared_with.empty()
+          ? ""
+          : fmt::format(" (compared with {} by {})", made.compared_with, made.compared);
   if (invocation.json) return print_json(operations::to_json(made));
   std::cout << fmt::format(
-      "{} backup {} of {} in {}: {} in {} files, {} stored\n"
+      "{} backup {} of {} in {}: {} in {} files, {} stored{}\n"
       "It can be restored to {} ({}) and, as far as WAL is archived, to any later moment.\n",
       made.is_damaged() ? "DAMAGED" : "Took", made.id.text, made.place.cluster,
       base::to_string_short(base::now() - begun), base::size_text(made.bytes), made.files,
-      base::size_text(made.stored_bytes), base::to_string(made.stopped),
+      base::size_text(made.stored_bytes), compared, base::to_string(made.stopped),
       postgres::to_string(made.stop));
 }
 
@@ -53,6 +58,19 @@ void add_backup(CLI::App& app, Invocation& invocation) {
                                   {Code::damaged, Code::busy, Code::unreachable, Code::foreign,
                                    Code::no_space, Code::wal_missing},
                                   [&invocation, request] { backup(invocation, *request); });
+  const std::map<std::string, operations::BackupRequest::Compare> ways{
+      {"auto", operations::BackupRequest::Compare::automatic},
+      {"wal", operations::BackupRequest::Compare::wal},
+      {"summaries", operations::BackupRequest::Compare::summaries},
+      {"pages", operations::BackupRequest::Compare::pages},
+      {"content", operations::BackupRequest::Compare::content},
+      {"nothing", operations::BackupRequest::Compare::nothing}};
+  command
+      ->add_option("--compare", request->compare,
+                   "How to find what changed since the previous backup: auto, wal, summaries, "
+                   "pages (their LSN), content (their hash), or nothing: store everything again")
+      ->transform(CLI::Transformer(ways))
+      ->type_name("HOW");
   command->add_option("--label", request->label, "What PostgreSQL shall call the backup")
       ->type_name("TEXT");
   add_workers(*command, request->workers);

@@ -10,8 +10,11 @@
 
 #include "base/error.h"
 #include "base/workers.h"
+#include "operations/baseline.h"
+#include "operations/changed_since.h"
 #include "operations/copy_files.h"
 #include "operations/source.h"
+#include "operations/sparse_packs.h"
 #include "operations/wal_push.h"
 #include "postgres/backup_label.h"
 #include "postgres/session.h"
@@ -40,6 +43,7 @@ class Run {
   BackupInfo take() {
     try {
       begin();
+      compare();
       copy();
       end();
       store_wal();
@@ -54,8 +58,12 @@ class Run {
   }
 
  private:
+  using Compare = BackupRequest::Compare;
   void begin();
+  void compare();
+  bool compare_by_list(Compare by);
   void copy();
+  void copy_all();
   void end();
   void store_wal();
   void store_wal_file(const std::string& name);
@@ -63,7 +71,7 @@ class Run {
   void check_stored() const;
   void commit();
   void remove_remains();
-  std::set<std::string> stored_objects() const;
+  std::map<std::string, std::uint64_t> stored_objects() const;
 
   const Site& site_;
   const BackupRequest& request_;
@@ -77,19 +85,23 @@ class Run {
   postgres::BackupLabel label_;
   CopyResult copied_;
   repository::BackupMap map_;
-  std::set<std::string> objects_before_;
+  std::optional<Baseline> baseline_;
+  ChangesSince changes_;
+  std::set<repository::PackId> emptied_;
+  ComparisonBase comparison_;
+  std::map<std::string, std::uint64_t> objects_before_;
 };
 
-std::set<std::string> Run::stored_objects() const {
-  std::set<std::string> names;
-  for (const char* part : {"/packs/", "/maps/"}) {
-    const std::string directory = source_.place.directory() + part;
-    for (const std::string& name :
-         site_.repository.store().names(directory.substr(0, directory.size() - 1))) {
-      names.insert(directory + name);
+/// Packs and map shards, with their sizes.
+std::map<std::string, std::uint64_t> Run::stored_objects() const {
+  std::map<std::string, std::uint64_t> sizes;
+  for (const char* part : {"/packs", "/maps"}) {
+    for (const store::ObjectInfo& object :
+         site_.repository.store().list(source_.place.directory() + part)) {
+      sizes.emplace(object.name, object.size);
     }
   }
-  return names;
+  return sizes;
 }
 
 /// A backup that failed must not fill the repository. While we hold the lease nobody else writes
@@ -100,7 +112,7 @@ void Run::remove_remains() {
     store::ObjectStore& store = site_.repository.store();
     if (store.stat(backups_.object_name(info_.id, "backup.json"))) return;
     store.remove(backups_.object_name(info_.id, "map"));
-    for (const std::string& name : stored_objects()) {
+    for (const auto& [name, size] : stored_objects()) {
       if (!objects_before_.contains(name)) store.remove(name);
     }
   } catch (const std::exception&) {
@@ -120,6 +132,8 @@ void Run::begin() {
   info_.server_version = session_.version_number();
   info_.time_zone = session_.setting("TimeZone").value_or("UTC");
   info_.checksums = control.checksum_version != 0;
+  info_.catalog_version = control.catalog_version;
+  info_.hints_logged = info_.checksums || session_.setting("wal_log_hints") == "on";
   info_.start = session_.start_backup(request_.label, true).lsn;
   // The checkpoint that this made must be in the data directory that we read; in a stale copy of
   // it, or in another cluster's, it is not (TRAPS BK9).
@@ -133,8 +147,86 @@ void Run::begin() {
   }
 }
 
+/// Decides with what this backup is compared, and how.
+void Run::compare() {
+  if (request_.compare == Compare::nothing) return;
+  progress_.begin("finding out what has changed", 0);
+  baseline_ = find_baseline(site_, source_, info_.start, session_.current_lsn());
+  if (!baseline_) return;
+  info_.compared_with = baseline_->backup.id.text;
+  comparison_.baseline = &*baseline_;
+  std::map<repository::PackId, std::uint64_t> packs;
+  const std::string directory = source_.place.directory() + "/packs/";
+  for (const auto& [name, size] : objects_before_) {
+    if (!name.starts_with(directory)) continue;
+    packs[{repository::parse_object_id(name.substr(directory.size()))}] = size;
+  }
+  emptied_ = find_sparse_packs(backups_, *baseline_, packs);
+  comparison_.emptied = &emptied_;
+  info_.compared = "content";
+  if (!baseline_->distrust.empty()) {
+    progress_.warn("comparing all pages with backup {} by content: {}", info_.compared_with,
+                   baseline_->distrust);
+    return;
+  }
+  comparison_.trust_stamps = info_.hints_logged && baseline_->backup.hints_logged;
+  const auto wanted = [&](Compare by) {
+    return request_.compare == by || request_.compare == Compare::automatic;
+  };
+  if (wanted(Compare::wal) && compare_by_list(Compare::wal)) return;
+  if ((wanted(Compare::summaries) || request_.compare == Compare::wal) &&
+      compare_by_list(Compare::summaries)) {
+    return;
+  }
+  if (request_.compare == Compare::content) comparison_.trust_stamps = false;
+  if (comparison_.trust_stamps) info_.compared = "pages";
+}
+
+bool Run::compare_by_list(Compare by) {
+  if (by == Compare::wal) {
+    // Decoding more WAL than there is to read is no shorter way.
+    const std::uint64_t wal = info_.start.value - baseline_->backup.start.value;
+    if (request_.compare == Compare::automatic && wal > baseline_->backup.bytes / 2) return false;
+    changes_ = changes_by_wal(*baseline_, archive_, site_.cluster.data_directory, info_.start,
+                              request_.workers);
+  } else {
+    changes_ = changes_by_summaries(*baseline_, session_, source_.control.timeline, info_.start);
+  }
+  if (changes_.blocks) {
+    comparison_.changed = &*changes_.blocks;
+    info_.compared = by == Compare::wal ? "wal" : "summaries";
+  } else if (request_.compare == by) {
+    progress_.warn("cannot tell what has changed by {}: {}",
+                   by == Compare::wal ? "WAL" : "WAL summaries", changes_.why_not);
+  }
+  return changes_.blocks.has_value();
+}
+
 void Run::copy() {
+  try {
+    copy_all();
+  } catch (const WrongList& error) {
+    progress_.warn("{}; comparing all pages instead", error.message());
+    remove_remains();
+    comparison_.changed = nullptr;
+    info_.compared = comparison_.trust_stamps ? "pages" : "content";
+    copy_all();
+  }
+  map_.directories = copied_.directories;
+  for (const postgres::Tablespace& tablespace :
+       postgres::linked_tablespaces(site_.cluster.data_directory)) {
+    map_.links.push_back({fmt::format("pg_tblspc/{}", tablespace.oid), tablespace.location});
+  }
+  map_.attachments = source_.configuration_files;
+  // Last of all files (POSTGRES 5.1): on a standby its minRecoveryPoint must be no older than any
+  // page.
+  map_.attachments.push_back(
+      {"pg_control", postgres::read_control_file(site_.cluster.data_directory).bytes});
+}
+
+void Run::copy_all() {
   CopyRequest request;
+  request.compare = comparison_;
   request.data_directory = site_.cluster.data_directory;
   request.version_directory = source_.version_directory;
   request.backup = info_.id.text;
@@ -150,16 +242,6 @@ void Run::copy() {
     }
   };
   copied_ = copy_files(site_.repository, backups_, request, progress_);
-  map_.directories = copied_.directories;
-  for (const postgres::Tablespace& tablespace :
-       postgres::linked_tablespaces(site_.cluster.data_directory)) {
-    map_.links.push_back({fmt::format("pg_tblspc/{}", tablespace.oid), tablespace.location});
-  }
-  map_.attachments = source_.configuration_files;
-  // Last of all files (POSTGRES 5.1): on a standby its minRecoveryPoint must be no older than any
-  // page.
-  map_.attachments.push_back(
-      {"pg_control", postgres::read_control_file(site_.cluster.data_directory).bytes});
 }
 
 void Run::end() {
@@ -226,16 +308,10 @@ void Run::write_map() {
   info_.damaged = copied_.damaged;
 }
 
-/// INV-1: asks the store itself for everything that this backup needs, by name and size; maps,
-/// which are small, are read.
+/// INV-1: asks the store itself for everything that this backup needs, by name and size, be it new
+/// or an earlier backup's (TRAPS BK2); maps, which are small, are read.
 void Run::check_stored() const {
-  store::ObjectStore& store = site_.repository.store();
-  std::map<std::string, std::uint64_t> sizes;
-  for (const char* part : {"/packs", "/maps"}) {
-    for (const store::ObjectInfo& object : store.list(source_.place.directory() + part)) {
-      sizes[object.name] = object.size;
-    }
-  }
+  const std::map<std::string, std::uint64_t> sizes = stored_objects();
   const auto expect = [&](const std::string& name, std::optional<std::uint64_t> size) {
     const auto found = sizes.find(source_.place.directory() + "/" + name);
     if (found == sizes.end() || (size && found->second != *size)) {
@@ -251,7 +327,11 @@ void Run::check_stored() const {
   base::Decompressor decompressor;
   for (const auto& shard : copied_.shards) {
     expect("maps/" + repository::to_string(shard.id), {});
-    backups_.read_shard_packs(shard.id, decompressor);
+    for (const auto& use : backups_.read_shard_packs(shard.id, decompressor)) {
+      const std::string name = repository::pack_name(use.pack);
+      const auto before = objects_before_.find(source_.place.directory() + "/" + name);
+      expect(name, before != objects_before_.end() ? std::optional(before->second) : std::nullopt);
+    }
   }
   backups_.read_map(info_.id);
   const auto last =

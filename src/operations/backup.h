@@ -2,6 +2,9 @@
 
 // `backup`: the state of a cluster, copied while it runs.
 //
+// It begins as the previous backup is, and replaces the pages that have changed since; the result
+// is a complete backup all the same, which needs no other one.
+//
 // The order of things is the safety of it: take the lease; pg_backup_start; copy every file,
 // pg_control last; pg_backup_stop; make the WAL between the two durable in the repository; write
 // the map; look whether everything is there; and only then write backup.json (INV-1). Whatever
@@ -17,6 +20,17 @@ namespace holdfast::operations {
 
 struct BackupRequest {
   std::string label = "holdfast";
+  /// How to find what has changed since the previous backup. `automatic` takes the cheapest way
+  /// that proves it; a way that is asked for and proves nothing gives way to the next, too.
+  enum class Compare {
+    automatic,
+    wal,        ///< by the WAL between the two
+    summaries,  ///< by the server's WAL summaries (17)
+    pages,      ///< by the LSN of each page
+    content,    ///< by the hash of each page
+    nothing,    ///< store everything again
+  };
+  Compare compare = Compare::automatic;
   unsigned workers = 1;
 };
 

@@ -51,6 +51,10 @@ json to_json(const BackupInfo& backup) {
           {"server_version", backup.server_version},
           {"time_zone", backup.time_zone},
           {"checksums", backup.checksums},
+          {"catalog_version", backup.catalog_version},
+          {"hints_logged", backup.hints_logged},
+          {"compared", backup.compared},
+          {"compared_with", backup.compared_with},
           {"files", backup.files},
           {"bytes", backup.bytes},
           {"stored_bytes", backup.stored_bytes},
@@ -73,6 +77,10 @@ BackupInfo backup_info(const json& document, const repository::ClusterPlace& pla
     backup.server_version = document.at("server_version").get<int>();
     backup.time_zone = document.at("time_zone").get<std::string>();
     backup.checksums = document.at("checksums").get<bool>();
+    backup.catalog_version = document.at("catalog_version").get<std::uint32_t>();
+    backup.hints_logged = document.at("hints_logged").get<bool>();
+    backup.compared = document.at("compared").get<std::string>();
+    backup.compared_with = document.at("compared_with").get<std::string>();
     backup.files = document.at("files").get<std::uint64_t>();
     backup.bytes = document.at("bytes").get<std::uint64_t>();
     backup.stored_bytes = document.at("stored_bytes").get<std::uint64_t>();

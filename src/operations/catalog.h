@@ -35,6 +35,13 @@ struct BackupInfo {
   int server_version = 0;  ///< 150020
   std::string time_zone;   ///< the server's TimeZone setting
   bool checksums = false;  ///< the cluster has them, so each page was checked
+  /// What a later backup must know to tell whether pages can have changed without their LSN.
+  std::uint32_t catalog_version = 0;
+  bool hints_logged = false;  ///< data checksums or wal_log_hints were on
+  /// How it found what had changed ("wal", "summaries", "pages", "content"; "nothing": it stored
+  /// everything), and since which backup. For people: the backup is complete by itself.
+  std::string compared = "nothing";
+  std::string compared_with;
   std::uint64_t files = 0;
   std::uint64_t bytes = 0;         ///< of the cluster, without what is left out
   std::uint64_t stored_bytes = 0;  ///< that this backup added to the repository

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/workers.h"
 #include "operations/read_pages.h"
+#include "operations/shard_builder.h"
 #include "postgres/page.h"
 
 namespace holdfast::operations {
@@ -31,12 +32,13 @@ using repository::Run;
 constexpr std::uint64_t part_bytes = 32 << 20;
 /// Small files are handed out together, up to this size.
 constexpr std::uint64_t batch_bytes = 1 << 20;
-/// How far the walk may run ahead of the workers.
+/// How far the walk may run ahead of the workers, in files and in runs of their previous entries.
 constexpr std::size_t queue_limit = 20000;
+constexpr std::size_t queue_runs_limit = 4 << 20;
 constexpr std::size_t read_bytes = 512 << 10;
-/// A shard is closed at this many runs or files: some hundred kilobytes.
-constexpr std::size_t shard_weight = 32768;
 constexpr std::chrono::seconds check_interval(5);
+/// Of so many files that are said to be unchanged one page is looked at.
+constexpr std::uint64_t samples_one_in = 64;
 /// Files up to one frame are looked up by content; so many of them are remembered.
 constexpr std::size_t remembered_files = 200000;
 
@@ -47,16 +49,26 @@ struct Item {
   std::shared_ptr<base::Fd> file;  ///< open while parts are being read
   std::once_flag opened;
   bool vanished = false;
-  std::vector<std::vector<Run>> parts;    ///< runs of each part
-  std::vector<std::uint64_t> part_sizes;  ///< bytes that each part had
+  std::optional<FileComparison> comparison;
+  std::size_t shard = 0;  ///< of the previous backup, where its path belongs
+  bool unchanged = false;
+  struct Part {
+    std::vector<Run> runs;
+    std::vector<std::uint64_t> hashes;
+    std::uint64_t size = 0;  ///< bytes that it had
+    bool stored = false;     ///< pages of it were stored by this backup
+    DamagedFile damage;
+  };
+  std::vector<Part> parts;
   std::size_t parts_taken = 0;
   std::size_t parts_done = 0;
   DamagedFile damage;
-};
 
-bool holds_pages(const std::vector<Run>& runs) {
-  return std::ranges::any_of(runs, [](const Run& run) { return run.pack.has_value(); });
-}
+  std::size_t previous_runs() const {
+    const FileEntry* previous = comparison->previous();
+    return previous == nullptr ? 0 : previous->runs.size();
+  }
+};
 
 std::string name_of_owner(std::uint32_t uid, std::uint32_t gid) {
   std::array<char, 4096> buffer{};
@@ -105,39 +117,6 @@ class KnownFiles {
   std::unordered_map<base::Hash128, std::vector<Run>, Low> runs_;
 };
 
-/// Takes finished files in path order and writes shards.
-class ShardBuilder {
- public:
-  explicit ShardBuilder(const repository::Backups& backups)
-      : backups_(backups), compressor_(base::Compressor::Effort::dense) {}
-
-  void add(FileEntry entry, CopyResult& result) {
-    weight_ += 1 + entry.runs.size();
-    bytes_ += entry.size;
-    shard_.files.push_back(std::move(entry));
-    if (weight_ >= shard_weight) close(result);
-  }
-
-  void close(CopyResult& result) {
-    if (shard_.files.empty()) return;
-    const repository::ShardId id = backups_.write_shard(shard_, compressor_);
-    result.shards.push_back(
-        {id, shard_.files.front().path, shard_.files.back().path, shard_.files.size(), bytes_});
-    result.files += shard_.files.size();
-    result.bytes += bytes_;
-    shard_.files.clear();
-    weight_ = 0;
-    bytes_ = 0;
-  }
-
- private:
-  const repository::Backups& backups_;
-  base::Compressor compressor_;
-  repository::Shard shard_;
-  std::size_t weight_ = 0;
-  std::uint64_t bytes_ = 0;
-};
-
 /// A piece of work: part `part` of a file.
 struct Piece {
   Item* item = nullptr;
@@ -151,7 +130,9 @@ class Copier {
       : repository_(repository),
         request_(request),
         progress_(progress),
-        shards_(backups),
+        previous_files_(backups, request.previous_shards()),
+        hashes_(repository, backups.place().directory()),
+        shards_(backups, request.previous_shards()),
         directory_(backups.place().directory()) {}
 
   CopyResult run() {
@@ -164,7 +145,18 @@ class Copier {
         work(index, stop);
       }
     });
-    shards_.close(result_);
+    shards_.finish();
+    result_.shards = shards_.shards();
+    result_.kept_shards = shards_.kept();
+    for (const repository::ShardReference& shard : result_.shards) {
+      result_.files += shard.files;
+      result_.bytes += shard.bytes;
+    }
+    if (previous_files_.unreadable() > 0) {
+      progress_.warn(
+          "{} shards of the previous backup's map could not be read; run `holdfast verify`",
+          previous_files_.unreadable());
+    }
     std::ranges::sort(result_.damaged, {}, &DamagedFile::path);
     return std::move(result_);
   }
@@ -176,12 +168,16 @@ class Copier {
   std::vector<Piece> take(const std::stop_token& stop);
   void copy(const Piece& piece, repository::PackWriter& writer, Bytes& buffer);
   void open(Item& item);
-  std::vector<Run> store_pages(base::View bytes, std::uint64_t first_page,
-                               repository::PackWriter& writer, std::vector<Run> runs);
   void copy_small(Item& item, repository::PackWriter& writer, Bytes& buffer);
   void copy_part(const Piece& piece, repository::PackWriter& writer, Bytes& buffer);
-  void finish(const Piece& piece, std::vector<Run> runs, std::uint64_t size,
-              const DamagedFile& damage);
+  bool copy_range(const Piece& piece, FileComparison::Range range, PageJudge& judge,
+                  repository::PackWriter& writer, Bytes& buffer, Item::Part& part);
+  void take_page(const Item& item, base::View page, std::uint64_t number, PageJudge& judge,
+                 repository::PackWriter& writer, Item::Part& part) const;
+  void check_sample(const Item& item) const;
+  std::uint64_t hash_of(base::View page) const;
+  void finish(const Piece& piece, Item::Part part, repository::PackWriter& writer);
+  void complete(Item& item, repository::PackWriter& writer) const;
   void pass_on_finished(std::unique_lock<std::mutex>& lock);
 
   const repository::Repository& repository_;
@@ -189,11 +185,14 @@ class Copier {
   base::Progress& progress_;
   KnownFiles known_;
   Owners owners_;
+  PreviousFiles previous_files_;  // the walk's own
+  PageHashes hashes_;
 
   std::mutex mutex_;  // guards all below
   std::condition_variable_any changed_;
   std::deque<std::unique_ptr<Item>> queue_;  // in path order; finished ones leave at the front
   std::size_t next_ = 0;                     // index in queue_ of the first with parts to take
+  std::size_t queued_runs_ = 0;
   bool walked_ = false;
   std::uint64_t total_ = 0;
 
@@ -223,20 +222,29 @@ void Copier::walk(const std::stop_token& stop) {
 void Copier::queue_file(const postgres::DirectoryEntry& found, const std::stop_token& stop) {
   auto item = std::make_unique<Item>();
   item->entry = {found.path,  found.size,  found.mode, owners_.name(found.uid, found.gid),
-                 found.inode, found.birth, {}};
+                 found.inode, found.birth, {},         {}};
   item->source.path = request_.data_directory / found.path;
   item->source.name = found.path;
   if (const auto relation = postgres::relation_file(found.path)) {
     item->source.check_pages = request_.checksums;
     item->source.first_block = relation->segment * request_.segment_blocks;
   }
+  auto previous = request_.compare.baseline != nullptr ? previous_files_.find(found.path)
+                                                       : std::optional<FileEntry>();
+  item->shard = previous_files_.shard();
+  item->comparison.emplace(request_.compare, request_.segment_blocks, item->entry,
+                           std::move(previous));
   const std::size_t parts = std::max<std::size_t>(1, (found.size + part_bytes - 1) / part_bytes);
   item->parts.resize(parts);
-  item->part_sizes.resize(parts);
   item->damage.path = found.path;
+  const std::size_t runs = item->previous_runs();
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, stop, [&] { return queue_.size() < queue_limit; });
+  changed_.wait(lock, stop, [&] {
+    return queue_.empty() ||
+           (queue_.size() < queue_limit && queued_runs_ + runs < queue_runs_limit);
+  });
   queue_.push_back(std::move(item));
+  queued_runs_ += runs;
   total_ += found.size;
   progress_.set_total(total_);
   changed_.notify_all();
@@ -257,9 +265,9 @@ std::vector<Piece> Copier::take(const std::stop_token& stop) {
 }
 
 void Copier::work(unsigned index, const std::stop_token& stop) {
-  repository::PackWriter writer(repository_.store(), directory_, repository_.protection(),
-                                repository_.page_hash(),
-                                {.backup = request_.backup, .stamp = request_.stamp});
+  repository::PackWriter writer(
+      repository_.store(), directory_, repository_.protection(), repository_.page_hash(),
+      {.backup = request_.backup, .previous = request_.previous(), .stamp = request_.stamp});
   Bytes buffer;
   auto checked = std::chrono::steady_clock::now();
   while (!stop.stop_requested()) {
@@ -294,102 +302,189 @@ void Copier::open(Item& item) {
 }
 
 void Copier::copy(const Piece& piece, repository::PackWriter& writer, Bytes& buffer) {
-  open(*piece.item);
-  if (piece.item->vanished) {
-    finish(piece, {}, 0, {});
-  } else if (piece.item->entry.size <= frame_bytes) {
-    copy_small(*piece.item, writer, buffer);
+  Item& item = *piece.item;
+  if (item.comparison->is_unchanged()) {
+    const std::uint64_t begin = piece.part * part_bytes;
+    const std::uint64_t end = std::min(begin + part_bytes, item.entry.size);
+    if (piece.part == 0) check_sample(item);
+    Item::Part part;
+    part.runs = repository::part_of(item.comparison->previous()->runs, begin / page_bytes,
+                                    repository::page_count(end - begin));
+    part.size = end - begin;
+    progress_.add(part.size);
+    return finish(piece, std::move(part), writer);
+  }
+  open(item);
+  if (item.vanished) {
+    finish(piece, {}, writer);
+  } else if (item.entry.size <= frame_bytes && item.comparison->previous() == nullptr) {
+    copy_small(item, writer, buffer);
   } else {
     copy_part(piece, writer, buffer);
   }
 }
 
-std::vector<Run> Copier::store_pages(base::View bytes, std::uint64_t first_page,
-                                     repository::PackWriter& writer, std::vector<Run> runs) {
-  for (std::size_t at = 0; at < bytes.size(); at += page_bytes) {
-    const base::View page = bytes.subspan(at, std::min(page_bytes, bytes.size() - at));
-    if (page.size() == page_bytes && postgres::is_zero_page(page)) {
-      repository::append_run(runs, {1, {}, {}});
-      continue;
-    }
-    const auto place = writer.add(page, first_page + at / page_bytes);
-    repository::append_run(runs, {1, place.pack, place.slot});
-  }
-  return runs;
+/// A list of changes that misses some would corrupt backups without a sign. So now and then a page
+/// that is said to be unchanged is looked at: its LSN must be an old one.
+void Copier::check_sample(const Item& item) const {
+  const std::uint64_t chance =
+      repository_.page_hash().hash64(base::view(item.entry.path)) + request_.stamp;
+  if (chance % samples_one_in != 0 || item.entry.size < page_bytes) return;
+  const auto file = base::open_if_exists(item.source.path, O_RDONLY);
+  if (!file) return;
+  Bytes page(page_bytes);
+  const std::uint64_t number = chance / samples_one_in % (item.entry.size / page_bytes);
+  if (base::read_at(*file, page, number * page_bytes, item.source.path) != page_bytes) return;
+  const postgres::Lsn lsn = postgres::page_lsn(page);
+  const postgres::Lsn since = request_.compare.baseline->backup.start;
+  if (lsn >= since && lsn < postgres::Lsn{request_.stamp}) throw WrongList(item.entry.path, number);
 }
 
+/// A small file that the previous backup did not have. Equal ones are stored once.
 void Copier::copy_small(Item& item, repository::PackWriter& writer, Bytes& buffer) {
   buffer.resize(item.entry.size);
-  DamagedFile damage;
-  buffer.resize(read_pages(*item.file, item.source, 0, buffer, damage));
+  Item::Part part;
+  buffer.resize(read_pages(*item.file, item.source, 0, buffer, part.damage));
+  part.size = buffer.size();
   const base::Hash128 hash = repository_.page_hash().hash128(buffer);
-  std::vector<Run> runs;
-  repository::PackedFile file{item.entry.path, buffer.size(), item.entry.mode, item.entry.owner};
-  bool stored = false;
-  if (auto known = known_.find(hash)) {
-    runs = *std::move(known);
-  } else {
-    writer.begin_file(file);
-    runs = store_pages(buffer, 0, writer, {});
-    known_.remember(hash, runs);
-    stored = holds_pages(runs);
+  auto known = known_.find(hash);
+  writer.begin_file({item.entry.path, buffer.size(), item.entry.mode, item.entry.owner});
+  PageJudge judge(*item.comparison, request_.compare, hashes_, 0);
+  for (std::size_t at = 0; at < buffer.size(); at += page_bytes) {
+    const base::View page =
+        base::View(buffer).subspan(at, std::min(page_bytes, buffer.size() - at));
+    if (!known) {
+      take_page(item, page, at / page_bytes, judge, writer, part);
+    } else if (item.comparison->keeps_hashes()) {
+      part.hashes.push_back(hash_of(page));
+    }
   }
-  if (!stored) writer.note({std::move(file), runs});
+  if (known) {
+    part.runs = *std::move(known);
+  } else {
+    known_.remember(hash, part.runs);
+  }
   progress_.add(item.entry.size);
-  finish({&item, 0}, std::move(runs), buffer.size(), damage);
+  finish({&item, 0}, std::move(part), writer);
 }
 
 void Copier::copy_part(const Piece& piece, repository::PackWriter& writer, Bytes& buffer) {
   Item& item = *piece.item;
   const std::uint64_t begin = piece.part * part_bytes;
   const std::uint64_t end = std::min(begin + part_bytes, item.entry.size);
-  const repository::PackedFile file{item.entry.path, item.entry.size, item.entry.mode,
-                                    item.entry.owner};
-  writer.begin_file(file);
-  std::vector<Run> runs;
-  DamagedFile damage;
-  std::uint64_t at = begin;
+  const std::uint64_t end_page = repository::page_count(end);
+  writer.begin_file({item.entry.path, item.entry.size, item.entry.mode, item.entry.owner});
+  Item::Part part;
+  PageJudge judge(*item.comparison, request_.compare, hashes_, begin / page_bytes);
+  const auto keep = [&](std::uint64_t first, std::uint64_t last) {
+    if (first == last) return;
+    for (const Run& run :
+         repository::part_of(item.comparison->previous()->runs, first, last - first)) {
+      repository::append_run(part.runs, run);
+    }
+  };
+  std::uint64_t next = begin / page_bytes;
+  part.size = end - begin;
+  for (const FileComparison::Range& range : item.comparison->to_read(next, end_page)) {
+    keep(next, range.first);
+    next = range.end;
+    if (copy_range(piece, range, judge, writer, buffer, part)) continue;
+    next = end_page;  // it was truncated
+    break;
+  }
+  keep(next, end_page);
+  progress_.add(end - begin);
+  finish(piece, std::move(part), writer);
+}
+
+/// False if the file ended before the range did; then the part has the size that was there.
+bool Copier::copy_range(const Piece& piece, FileComparison::Range range, PageJudge& judge,
+                        repository::PackWriter& writer, Bytes& buffer, Item::Part& part) {
+  const Item& item = *piece.item;
+  std::uint64_t at = range.first * page_bytes;
+  const std::uint64_t end = std::min(range.end * page_bytes, item.entry.size);
   while (at < end) {
-    const std::size_t wanted = std::min<std::uint64_t>(read_bytes, end - at);
-    buffer.resize(wanted);
-    const std::size_t size = read_pages(*item.file, item.source, at, buffer, damage);
-    runs = store_pages(base::View(buffer).first(size), at / page_bytes, writer, std::move(runs));
-    progress_.add(wanted);
+    buffer.resize(std::min<std::uint64_t>(read_bytes, end - at));
+    const std::size_t size = read_pages(*item.file, item.source, at, buffer, part.damage);
+    for (std::size_t in = 0; in < size; in += page_bytes) {
+      const base::View page = base::View(buffer).subspan(in, std::min(page_bytes, size - in));
+      take_page(item, page, (at + in) / page_bytes, judge, writer, part);
+    }
     at += size;
-    if (size < wanted) break;  // it was truncated
+    if (size < buffer.size()) {
+      part.size = at - piece.part * part_bytes;
+      return false;
+    }
   }
-  if (!holds_pages(runs)) {
-    writer.note({file, {{repository::page_count(item.entry.size), {}, {}}}});
-  }
-  finish(piece, std::move(runs), at - begin, damage);
+  return true;
 }
 
-void Copier::finish(const Piece& piece, std::vector<Run> runs, std::uint64_t size,
-                    const DamagedFile& damage) {
-  std::unique_lock lock(mutex_);
+void Copier::take_page(const Item& item, base::View page, std::uint64_t number, PageJudge& judge,
+                       repository::PackWriter& writer, Item::Part& part) const {
+  const bool keeps_hashes = item.comparison->keeps_hashes();
+  std::uint64_t hash = 0;
+  if (keeps_hashes || judge.needs_hash()) hash = hash_of(page);
+  if (keeps_hashes) part.hashes.push_back(hash);
+  if (page.size() == page_bytes && postgres::is_zero_page(page)) {
+    return repository::append_run(part.runs, {1, {}, {}});
+  }
+  if (const auto same = judge.same(number, page, hash)) {
+    return repository::append_run(part.runs, *same);
+  }
+  const auto place = writer.add(page, number);
+  repository::append_run(part.runs, {1, place.pack, place.slot});
+  part.stored = true;
+}
+
+std::uint64_t Copier::hash_of(base::View page) const {
+  if (page.size() == page_bytes) return repository_.page_hash().hash64(page);
+  Bytes whole = base::copy(page);
+  whole.resize(page_bytes);
+  return repository_.page_hash().hash64(whole);
+}
+
+void Copier::finish(const Piece& piece, Item::Part part, repository::PackWriter& writer) {
   Item& item = *piece.item;
-  item.parts[piece.part] = std::move(runs);
-  item.part_sizes[piece.part] = size;
-  item.damage.pages += damage.pages;
-  item.damage.first.insert(item.damage.first.end(), damage.first.begin(), damage.first.end());
-  if (++item.parts_done == item.parts.size()) {
-    item.file.reset();
-    if (queue_.front().get() == &item) pass_on_finished(lock);
+  std::unique_lock lock(mutex_);
+  item.parts[piece.part] = std::move(part);
+  // The last one to come completes the file; until it has said so nobody else touches it.
+  if (item.parts_done + 1 < item.parts.size()) {
+    ++item.parts_done;
+    return;
   }
+  lock.unlock();
+  complete(item, writer);
+  lock.lock();
+  ++item.parts_done;
+  if (queue_.front().get() == &item) pass_on_finished(lock);
 }
 
-/// The size that a file had as a whole, and its runs: up to the first part that came out short.
-void join_parts(Item& item) {
+/// The size that a file had as a whole, its runs and hashes: up to the first part that came out
+/// short.
+void Copier::complete(Item& item, repository::PackWriter& writer) const {
+  item.file.reset();
   FileEntry& entry = item.entry;
-  std::uint64_t expected = 0;
   std::uint64_t size = 0;
-  for (std::size_t part = 0; part < item.parts.size(); ++part) {
-    expected = std::min((part + 1) * part_bytes, entry.size);
-    for (const Run& run : item.parts[part]) repository::append_run(entry.runs, run);
-    size += item.part_sizes[part];
+  bool stored = false;
+  for (Item::Part& part : item.parts) {
+    for (const Run& run : part.runs) repository::append_run(entry.runs, run);
+    entry.hashes.insert(entry.hashes.end(), part.hashes.begin(), part.hashes.end());
+    stored = stored || part.stored;
+    item.damage.pages += part.damage.pages;
+    item.damage.first.insert(item.damage.first.end(), part.damage.first.begin(),
+                             part.damage.first.end());
+    const std::uint64_t expected = std::min(size + part_bytes, entry.size);
+    size += part.size;
     if (size < expected) break;
   }
+  item.parts = std::vector<Item::Part>(item.parts.size());
   entry.size = size;
+  const FileEntry* previous = item.comparison->previous();
+  item.unchanged = previous != nullptr && *previous == entry;
+  // What no pack holds anew is described all the same, so that maps can be rebuilt from packs.
+  if (!stored && !item.unchanged && !item.vanished) {
+    writer.note({{entry.path, entry.size, entry.mode, entry.owner}, entry.runs});
+  }
 }
 
 void Copier::pass_on_finished(std::unique_lock<std::mutex>& lock) {
@@ -401,22 +496,36 @@ void Copier::pass_on_finished(std::unique_lock<std::mutex>& lock) {
   while (!queue_.empty() && queue_.front()->parts_done == queue_.front()->parts.size()) {
     finished.push_back(std::move(queue_.front()));
     queue_.pop_front();
+    queued_runs_ -= finished.back()->previous_runs();
     --next_;
   }
   changed_.notify_all();
   lock.unlock();
   for (const std::unique_ptr<Item>& item : finished) {
     if (item->vanished) continue;
-    join_parts(*item);
     if (item->damage.pages > 0) {
       std::ranges::sort(item->damage.first);
       result_.damaged.push_back(std::move(item->damage));
     }
-    shards_.add(std::move(item->entry), result_);
+    shards_.add(std::move(item->entry), item->shard, item->unchanged);
   }
 }
 
 }  // namespace
+
+const std::vector<repository::ShardReference>& CopyRequest::previous_shards() const {
+  static const std::vector<repository::ShardReference> none;
+  return compare.baseline != nullptr ? compare.baseline->map.shards : none;
+}
+
+std::string CopyRequest::previous() const {
+  return compare.baseline != nullptr ? compare.baseline->backup.id.text : std::string();
+}
+
+WrongList::WrongList(const std::string& path, std::uint64_t page)
+    : Error(
+          base::Code::internal,
+          fmt::format("page {} of \"{}\" has changed, but is not among the changes", page, path)) {}
 
 CopyResult copy_files(const repository::Repository& repository, const repository::Backups& backups,
                       const CopyRequest& request, base::Progress& progress) {

@@ -16,8 +16,10 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/report.h"
 #include "operations/catalog.h"
+#include "operations/file_comparison.h"
 #include "postgres/data_directory.h"
 #include "postgres/page.h"
 #include "repository/backups.h"
@@ -32,10 +34,20 @@ struct CopyRequest {
   std::uint64_t stamp = 0;        ///< the backup's start
   bool checksums = false;         ///< verify pages
   std::uint32_t segment_blocks = postgres::default_segment_blocks;
+  ComparisonBase compare;  ///< with what it is compared
   unsigned workers = 1;
   /// Called every few seconds, by one thread at a time; may throw, which ends the copying. A backup
   /// whose server is gone should not go on reading files for hours.
   std::function<void()> check;
+
+  const std::vector<repository::ShardReference>& previous_shards() const;
+  std::string previous() const;  ///< id of the backup that it is compared with; empty: none
+};
+
+/// A page that cannot have changed, by what the list of changes says, has changed by its LSN.
+class WrongList : public base::Error {
+ public:
+  WrongList(const std::string& path, std::uint64_t page);
 };
 
 struct CopyResult {
@@ -46,6 +58,7 @@ struct CopyResult {
   std::uint64_t files = 0;
   std::uint64_t bytes = 0;
   std::uint64_t stored_bytes = 0;
+  std::size_t kept_shards = 0;  ///< how many of the shards are the previous backup's
 };
 
 /// Copies all that belongs into a backup except global/pg_control, which must be read last.

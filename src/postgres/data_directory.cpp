@@ -65,19 +65,37 @@ std::string_view take_until(std::string_view& text, char separator) {
   return part;
 }
 
-/// The file name of a path that leads into the directory of a database, or into global.
-std::optional<std::string_view> name_in_relation_directory(std::string_view rest) {
+/// The directory that holds relations of one database (or those that all share), and the name of a
+/// file in it.
+struct InRelationDirectory {
+  std::uint32_t tablespace = 0;
+  std::uint32_t database = 0;
+  std::string_view name;
+};
+std::optional<InRelationDirectory> in_relation_directory(std::string_view rest) {
+  // pg_default and pg_global (catalog/pg_tablespace.dat)
+  constexpr std::uint32_t default_tablespace = 1663;
+  constexpr std::uint32_t global_tablespace = 1664;
+  InRelationDirectory found;
   const std::string_view top = take_until(rest, '/');
-  if (top == tablespace_directory) {
-    if (!number(take_until(rest, '/')) || !take_until(rest, '/').starts_with("PG_")) {
+  if (top == "global") {
+    found.tablespace = global_tablespace;
+  } else {
+    found.tablespace = default_tablespace;
+    if (top == tablespace_directory) {
+      const auto tablespace = number(take_until(rest, '/'));
+      if (!tablespace || !take_until(rest, '/').starts_with("PG_")) return std::nullopt;
+      found.tablespace = *tablespace;
+    } else if (top != "base") {
       return std::nullopt;
     }
-  } else if (top != "base" && top != "global") {
-    return std::nullopt;
+    const auto database = number(take_until(rest, '/'));
+    if (!database) return std::nullopt;
+    found.database = *database;
   }
-  if (top != "global" && !number(take_until(rest, '/'))) return std::nullopt;
   if (rest.find('/') != std::string_view::npos) return std::nullopt;
-  return rest;
+  found.name = rest;
+  return found;
 }
 
 std::optional<RelationFile::Fork> fork_named(std::string_view name) {
@@ -272,10 +290,12 @@ class Walk {
 }  // namespace
 
 std::optional<RelationFile> relation_file(std::string_view path_text) {
-  const auto name = name_in_relation_directory(path_text);
-  if (!name) return std::nullopt;
+  const auto found = in_relation_directory(path_text);
+  if (!found) return std::nullopt;
   RelationFile file;
-  std::string_view rest = *name;
+  file.tablespace = found->tablespace;
+  file.database = found->database;
+  std::string_view rest = found->name;
   if (rest.starts_with('t')) {
     rest.remove_prefix(1);
     file.temporary = true;

@@ -18,9 +18,11 @@ namespace holdfast::postgres {
 struct RelationFile {
   enum class Fork { main, free_space_map, visibility_map, init };
   Fork fork = Fork::main;
-  std::uint32_t segment = 0;   ///< 0 for "16384", 1 for "16384.1"
-  std::uint32_t relation = 0;  ///< relfilenumber
-  bool temporary = false;      ///< "t3_16384"
+  std::uint32_t tablespace = 0;  ///< 1663 for base/, 1664 for global/
+  std::uint32_t database = 0;    ///< 0 for global/
+  std::uint32_t segment = 0;     ///< 0 for "16384", 1 for "16384.1"
+  std::uint32_t relation = 0;    ///< relfilenumber
+  bool temporary = false;        ///< "t3_16384"
 };
 /// nullopt if `path` is no relation file (pg_filenode.map, PG_VERSION, a configuration file, ...).
 std::optional<RelationFile> relation_file(std::string_view path);

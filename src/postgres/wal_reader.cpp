@@ -180,6 +180,7 @@ WalReader::Step WalReader::deliver(base::View bytes, Lsn start, Lsn behind, cons
   WalRecord record;
   record.start = start;
   record.end = {aligned(behind.value)};
+  record.previous = {load<std::uint64_t>(bytes.data() + previous_at)};
   record.transaction = load<std::uint32_t>(bytes.data() + transaction_at);
   record.resource_manager = bytes[resource_manager_at];
   record.info = bytes[info_at];

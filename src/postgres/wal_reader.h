@@ -19,7 +19,8 @@ namespace holdfast::postgres {
 
 struct WalRecord {
   Lsn start;
-  Lsn end;  ///< the position after it (where the next one may start, before alignment)
+  Lsn end;       ///< the position after it (where the next one may start, before alignment)
+  Lsn previous;  ///< where the one before it begins
   std::uint32_t transaction = 0;
   std::uint8_t resource_manager = 0;
   std::uint8_t info = 0;

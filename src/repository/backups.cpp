@@ -75,8 +75,8 @@ Shard Backups::read_shard(const ShardId& id, base::Decompressor& decompressor) c
   return decode_shard(base::View(all).first(split), base::View(all).subspan(split));
 }
 
-std::vector<PackId> Backups::read_shard_packs(const ShardId& id,
-                                              base::Decompressor& decompressor) const {
+std::vector<PackUse> Backups::read_shard_packs(const ShardId& id,
+                                               base::Decompressor& decompressor) const {
   auto container = ContainerReader::open(repository_.store(), place_.directory(), shard_name(id),
                                          Kind::map_shard, repository_.protection());
   if (!container) missing("map shard", place_.directory() + "/" + shard_name(id));

@@ -26,7 +26,7 @@ class Backups {
   ShardId write_shard(const Shard& shard, base::Compressor& compressor) const;
   Shard read_shard(const ShardId& id, base::Decompressor& decompressor) const;
   /// Only the packs that it refers to: one frame.
-  std::vector<PackId> read_shard_packs(const ShardId& id, base::Decompressor& decompressor) const;
+  std::vector<PackUse> read_shard_packs(const ShardId& id, base::Decompressor& decompressor) const;
   /// Writes a shard again under the id that it had (it was lost, and rebuilt from packs).
   void rewrite_shard(const ShardId& id, const Shard& shard) const;
 

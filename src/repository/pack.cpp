@@ -72,6 +72,7 @@ OtherFile read_other(ByteReader& in) {
 Bytes encode(const PackDescription& description) {
   ByteWriter out;
   out.string(description.backup);
+  out.string(description.previous);
   out.u64(description.stamp);
   out.varint(description.files.size());
   for (const PackedFile& file : description.files) write_file(out, file);
@@ -92,6 +93,7 @@ PackDescription decode_description(base::View bytes) {
   ByteReader in(bytes, "a pack's description");
   PackDescription description;
   description.backup = in.string();
+  description.previous = in.string();
   description.stamp = in.u64();
   description.files.resize(in.varint_at_most(in.left()));
   for (PackedFile& file : description.files) file = read_file(in);
@@ -148,7 +150,7 @@ void PackWriter::open_pack() {
   static_cast<ObjectId&>(id_) = new_object_id();
   container_ = std::make_unique<ContainerWriter>(store_, directory_, pack_name(id_), Kind::pack,
                                                  id_, protection_);
-  description_ = {options_.backup, options_.stamp, {}, {}, {}, {}};
+  description_ = {options_.backup, options_.previous, options_.stamp, {}, {}, {}, {}};
   file_is_described_ = false;
   slots_ = 0;
 }

@@ -46,6 +46,7 @@ struct OtherFile {
 /// What a pack says of its own pages, and of files that were found on the way but gave it none.
 struct PackDescription {
   std::string backup;       ///< id of the backup that wrote it
+  std::string previous;     ///< id of the one that it was compared with; empty if with none
   std::uint64_t stamp = 0;  ///< pages are at least as new as this (the backup's start)
   std::vector<PackedFile> files;
   std::vector<Extent> extents;        ///< in slot order, without holes, from slot 0
@@ -59,6 +60,7 @@ class PackWriter {
  public:
   struct Options {
     std::string backup;
+    std::string previous;
     std::uint64_t stamp = 0;
   };
   PackWriter(store::ObjectStore& store, std::string directory, const Protection& protection,

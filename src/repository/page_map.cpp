@@ -81,7 +81,7 @@ void write_runs(ByteWriter& out, const std::vector<Run>& runs,
   }
 }
 
-std::vector<Run> read_runs(ByteReader& in, const std::vector<PackId>& packs,
+std::vector<Run> read_runs(ByteReader& in, const std::vector<PackUse>& packs,
                            std::uint64_t file_size) {
   const std::uint64_t pages = page_count(file_size);
   std::vector<Run> runs(in.varint_at_most(in.left()));
@@ -93,7 +93,7 @@ std::vector<Run> read_runs(ByteReader& in, const std::vector<PackId>& packs,
     covered += run.pages;
     const std::uint64_t pack = in.varint_at_most(packs.size());
     if (pack == 0) continue;
-    run.pack = packs[pack - 1];
+    run.pack = packs[pack - 1].pack;
     const std::int64_t difference = in.signed_varint();
     constexpr std::int64_t limit = std::numeric_limits<std::uint32_t>::max();
     if (difference < -limit || difference > limit) in.corrupt("a slot is out of range");
@@ -106,6 +106,16 @@ std::vector<Run> read_runs(ByteReader& in, const std::vector<PackId>& packs,
   return runs;
 }
 
+void read_hashes(ByteReader& in, FileEntry& file) {
+  const std::uint8_t has_hashes = in.u8();
+  if (has_hashes > 1) in.corrupt("a file neither has hashes nor has none");
+  if (has_hashes == 0) return;
+  const std::uint64_t pages = page_count(file.size);
+  if (pages == 0 || pages > in.left() / 8) in.corrupt("its hashes do not cover a file");
+  file.hashes.resize(pages);
+  for (std::uint64_t& hash : file.hashes) hash = in.u64();
+}
+
 /// A map that does not decode is as good as none: what decode_shard would refuse is not written.
 void check_before_encoding(const FileEntry& file, std::string_view previous) {
   constexpr std::uint64_t last_slot = std::numeric_limits<std::uint32_t>::max();
@@ -116,6 +126,7 @@ void check_before_encoding(const FileEntry& file, std::string_view previous) {
     covered += run.pages;
     good = good && run.pages > 0 && (!run.pack || run.pages <= last_slot - run.slot.value);
   }
+  good = good && (file.hashes.empty() || file.hashes.size() == page_count(file.size));
   if (!good || covered != page_count(file.size)) {
     base::fail(base::Code::internal, "the page map of \"{}\" is not one that could be read",
                file.path);
@@ -126,6 +137,24 @@ void check_before_encoding(const FileEntry& file, std::string_view previous) {
 
 std::uint64_t page_count(std::uint64_t size) {
   return size / page_bytes + (size % page_bytes != 0);
+}
+
+std::vector<Run> part_of(const std::vector<Run>& runs, std::uint64_t first, std::uint64_t pages) {
+  std::vector<Run> part;
+  for (const Run& run : runs) {
+    if (pages == 0) break;
+    if (first >= run.pages) {
+      first -= run.pages;
+      continue;
+    }
+    const std::uint64_t count = std::min(run.pages - first, pages);
+    Run piece{count, run.pack, run.slot};
+    if (run.pack) piece.slot.value += static_cast<std::uint32_t>(first);
+    append_run(part, piece);
+    pages -= count;
+    first = 0;
+  }
+  return part;
 }
 
 void append_run(std::vector<Run>& runs, const Run& run) {
@@ -159,18 +188,19 @@ bool is_safe_path(std::string_view path) {
 }
 
 EncodedShard encode(const Shard& shard) {
-  std::map<PackId, std::uint64_t> packs;
+  std::map<PackId, std::uint64_t> packs;  // first their pages, then their numbers
   for (const FileEntry& file : shard.files) {
     for (const Run& run : file.runs) {
-      if (run.pack) packs.emplace(*run.pack, 0);
+      if (run.pack) packs[*run.pack] += run.pages;
     }
   }
   ByteWriter pack_list;
   pack_list.varint(packs.size());
   std::uint64_t next = 0;
   for (auto& [id, number] : packs) {
-    number = next++;
     pack_list.raw(id.bytes);
+    pack_list.varint(number);
+    number = next++;
   }
   StringTable owners;
   ByteWriter files;
@@ -186,6 +216,8 @@ EncodedShard encode(const Shard& shard) {
     files.varint(file.inode);
     files.signed_varint(file.birth);
     write_runs(files, file.runs, packs);
+    files.u8(file.hashes.empty() ? 0 : 1);
+    for (const std::uint64_t hash : file.hashes) files.u64(hash);
   }
   ByteWriter all;
   owners.write(all);
@@ -193,24 +225,27 @@ EncodedShard encode(const Shard& shard) {
   return {pack_list.take(), all.take()};
 }
 
-std::vector<PackId> decode_packs(base::View bytes) {
+std::vector<PackUse> decode_packs(base::View bytes) {
   ByteReader in(bytes, "a map shard's list of packs");
-  std::vector<PackId> packs(in.varint_at_most(bytes.size() / 16));
-  for (PackId& pack : packs) {
-    const base::View id = in.raw(pack.bytes.size());
-    std::copy(id.begin(), id.end(), pack.bytes.begin());
-    if (&pack != packs.data() && pack <= *(&pack - 1)) in.corrupt("its packs are not in order");
+  std::vector<PackUse> packs(in.varint_at_most(bytes.size() / 16));
+  for (PackUse& use : packs) {
+    const base::View id = in.raw(use.pack.bytes.size());
+    std::copy(id.begin(), id.end(), use.pack.bytes.begin());
+    use.pages = in.varint();
+    if (&use != packs.data() && use.pack <= (&use - 1)->pack)
+      in.corrupt("its packs are not in order");
   }
   in.expect_end();
   return packs;
 }
 
 Shard decode_shard(base::View pack_bytes, base::View bytes) {
-  const std::vector<PackId> packs = decode_packs(pack_bytes);
+  const std::vector<PackUse> packs = decode_packs(pack_bytes);
   ByteReader in(bytes, "a map shard");
   const std::vector<std::string> owners = StringTable::read(in);
   Shard shard;
   shard.files.resize(in.varint_at_most(in.left()));
+  std::map<PackId, std::uint64_t> used;
   std::string previous;
   for (FileEntry& file : shard.files) {
     file.path = read_path(in, previous);
@@ -223,8 +258,14 @@ Shard decode_shard(base::View pack_bytes, base::View bytes) {
     file.inode = in.varint();
     file.birth = in.signed_varint();
     file.runs = read_runs(in, packs, file.size);
+    read_hashes(in, file);
+    for (const Run& run : file.runs) {
+      if (run.pack) used[*run.pack] += run.pages;
+    }
   }
   in.expect_end();
+  if (!std::ranges::all_of(packs, [&](const PackUse& use) { return used[use.pack] == use.pages; }))
+    in.corrupt("its files do not use its packs as it says");
   return shard;
 }
 

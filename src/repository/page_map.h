@@ -38,6 +38,7 @@ struct Run {
   std::uint64_t pages = 0;
   std::optional<PackId> pack;
   Slot slot;
+  bool operator==(const Run&) const = default;
 };
 
 /// Adds a run at the end of `runs`, as part of the last one if it continues that.
@@ -51,8 +52,14 @@ struct FileEntry {
   std::uint64_t inode = 0;  ///< identity of the file at the source: another one is another file
   std::int64_t birth = 0;
   std::vector<Run> runs;  ///< from page 0 on; they cover the file exactly
+  /// Keyed hash of each page, as in a pack's description: of files that the next backup can only
+  /// compare by content. Empty for all others.
+  std::vector<std::uint64_t> hashes;
+  bool operator==(const FileEntry&) const = default;
 };
 std::uint64_t page_count(std::uint64_t size);
+/// The runs of `pages` pages from page `first` on.
+std::vector<Run> part_of(const std::vector<Run>& runs, std::uint64_t first, std::uint64_t pages);
 
 /// The order of files in a map: by the names on the way, one after the other, each by byte value
 /// (so "log/a" comes before "log.1"). It is the order in which a walk finds them.
@@ -63,14 +70,21 @@ struct Shard {
   std::vector<FileEntry> files;
 };
 
-/// The two frames of a shard: the packs it refers to, and the files. Throws Error(corrupt) when
+/// A pack that a shard refers to, and how many of its pages the shard's files have there.
+struct PackUse {
+  PackId pack;
+  std::uint64_t pages = 0;
+  bool operator==(const PackUse&) const = default;
+};
+
+/// The two parts of a shard: the packs it refers to, and the files. Throws Error(corrupt) when
 /// decoding anything that is not exactly what encode made: bounds, order, coverage, everything.
 struct EncodedShard {
   base::Bytes packs;
   base::Bytes files;
 };
 EncodedShard encode(const Shard& shard);
-std::vector<PackId> decode_packs(base::View packs);
+std::vector<PackUse> decode_packs(base::View packs);
 Shard decode_shard(base::View packs, base::View files);
 
 /// What a backup's map says of one of its shards.

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
 #include "repository/testing.h"
 
 namespace holdfast::repository {
@@ -19,16 +17,6 @@ PackId pack(std::uint8_t number) {
   PackId id;
   id.bytes.fill(number);
   return id;
-}
-
-bool same(const Run& a, const Run& b) {
-  return a.pages == b.pages && a.pack == b.pack && (!a.pack || a.slot == b.slot);
-}
-
-bool same(const FileEntry& a, const FileEntry& b) {
-  return a.path == b.path && a.size == b.size && a.mode == b.mode && a.owner == b.owner &&
-         a.inode == b.inode && a.birth == b.birth &&
-         std::ranges::equal(a.runs, b.runs, [](const Run& x, const Run& y) { return same(x, y); });
 }
 
 /// What a file's pages may have become after many backups: any mix of old packs, new ones and
@@ -49,6 +37,10 @@ FileEntry random_file(Random& random, std::string path) {
       run.slot.value = static_cast<std::uint32_t>(random.below(1 << (1 + random.below(30))));
     left -= run.pages;
     append_run(file.runs, run);
+  }
+  const std::uint64_t pages = page_count(file.size);
+  if (pages < 100 && random.chance(50)) {
+    for (std::uint64_t i = 0; i < pages; ++i) file.hashes.push_back(random.next());
   }
   return file;
 }
@@ -146,7 +138,7 @@ TEST(Shard, comes_back_as_it_was_whatever_its_files_went_through) {
     const Shard back = decode_shard(encoded.packs, encoded.files);
     ASSERT_EQ(back.files.size(), shard.files.size());
     for (std::size_t file = 0; file < back.files.size(); ++file) {
-      EXPECT_TRUE(same(back.files[file], shard.files[file])) << shard.files[file].path;
+      EXPECT_EQ(back.files[file], shard.files[file]) << shard.files[file].path;
     }
     expect_valid(back);
   }
@@ -160,8 +152,9 @@ TEST(Shard, names_each_pack_that_it_refers_to_once) {
                          "o:g",
                          1,
                          2,
-                         {{1, pack(3), {0}}, {1, pack(1), {0}}, {1, {}, {}}, {1, pack(3), {9}}}});
-  EXPECT_EQ(decode_packs(encode(shard).packs), (std::vector<PackId>{pack(1), pack(3)}));
+                         {{1, pack(3), {0}}, {1, pack(1), {0}}, {1, {}, {}}, {1, pack(3), {9}}},
+                         {}});
+  EXPECT_EQ(decode_packs(encode(shard).packs), (std::vector<PackUse>{{pack(1), 1}, {pack(3), 2}}));
 }
 
 TEST(Shard, is_refused_in_every_truncation) {
@@ -200,8 +193,26 @@ TEST(Shard, decodes_any_bytes_to_nothing_or_to_something_valid) {
   }
 }
 
+TEST(Shard, is_refused_if_its_list_of_packs_counts_other_pages) {
+  Shard shard;
+  shard.files.push_back({"a", 2 * page_bytes, 0600, "o:g", 1, 2, {{2, pack(1), {0}}}, {}});
+  const auto [packs, files] = encode(shard);
+  Bytes wrong = packs;
+  wrong.back() = 1;
+  EXPECT_EQ(code_of([&] { decode_shard(wrong, files); }), Code::corrupt);
+}
+
+TEST(PartOf, gives_the_runs_of_any_range_of_pages) {
+  const std::vector<Run> runs{{4, pack(1), {10}}, {2, {}, {}}, {3, pack(2), {0}}};
+  EXPECT_EQ(part_of(runs, 0, 9), runs);
+  EXPECT_EQ(part_of(runs, 3, 2), (std::vector<Run>{{1, pack(1), {13}}, {1, {}, {}}}));
+  EXPECT_EQ(part_of(runs, 5, 3), (std::vector<Run>{{1, {}, {}}, {2, pack(2), {0}}}));
+  EXPECT_EQ(part_of(runs, 8, 1), (std::vector<Run>{{1, pack(2), {2}}}));
+  EXPECT_TRUE(part_of(runs, 9, 0).empty());
+}
+
 FileEntry simple_file(std::string path) {
-  return {std::move(path), page_bytes, 0600, "o:g", 1, 2, {{1, pack(1), {0}}}};
+  return {std::move(path), page_bytes, 0600, "o:g", 1, 2, {{1, pack(1), {0}}}, {}};
 }
 
 TEST(Shard, is_not_written_if_it_could_not_be_read) {
@@ -229,14 +240,19 @@ TEST(Shard, is_not_written_if_it_could_not_be_read) {
   wrong = good;
   wrong.runs[0].slot.value = 0xffffffff;
   EXPECT_TRUE(refused({wrong}));
+  wrong = good;
+  wrong.hashes = {1, 2};
+  EXPECT_TRUE(refused({wrong}));
 }
 
 TEST(DecodePacks, wants_them_in_order_and_once) {
   const auto list = [](std::uint8_t first, std::uint8_t second) {
     base::ByteWriter out;
     out.varint(2);
-    out.raw(pack(first).bytes);
-    out.raw(pack(second).bytes);
+    for (const std::uint8_t number : {first, second}) {
+      out.raw(pack(number).bytes);
+      out.varint(1);
+    }
     return out.take();
   };
   EXPECT_EQ(decode_packs(list(1, 2)).size(), 2U);

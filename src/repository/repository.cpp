@@ -14,7 +14,7 @@ using base::Error;
 using nlohmann::json;
 
 constexpr std::string_view marker = "holdfast.json";
-constexpr int format = 1;
+constexpr int format = 2;
 
 /// The secret of an unencrypted repository: its id, so at least no two repositories agree.
 base::Secret base_secret(const Protection& protection, const std::string& id) {

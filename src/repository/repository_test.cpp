@@ -154,8 +154,8 @@ TEST(Repository, of_an_unknown_format_is_refused_RC5) {
     changed->all["holdfast.json"] = base::copy(base::view(marker.dump()));
     return refusal(changed, {});
   };
-  EXPECT_EQ(with("format", 2), Code::unsupported);
-  EXPECT_EQ(with("format", 0), Code::unsupported);
+  EXPECT_EQ(with("format", 3), Code::unsupported);
+  EXPECT_EQ(with("format", 1), Code::unsupported);
   EXPECT_EQ(with("encryption", "rot13"), Code::unsupported);
   EXPECT_EQ(with("format", "1"), Code::corrupt);
   EXPECT_EQ(with("format", nullptr), Code::corrupt);

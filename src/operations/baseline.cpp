@@ -1,0 +1,139 @@
+#include "operations/baseline.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "operations/wal_coverage.h"
+#include "postgres/wal_segment.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+using postgres::Lsn;
+using postgres::Timeline;
+using postgres::TimelineHistory;
+
+/// The history that the server is on: what it has itself counts, not what the repository thinks of
+/// that timeline's number (U3). nullopt if the two differ, or there is none.
+std::optional<TimelineHistory> current_history(const base::fs::path& data_directory,
+                                               const repository::WalArchive& archive,
+                                               Timeline timeline) {
+  if (timeline.value == 1) return TimelineHistory(timeline);
+  const std::string name = postgres::history_file_name(timeline);
+  const auto local =
+      data_directory.empty() ? std::nullopt : base::read_file(data_directory / "pg_wal" / name);
+  const auto archived = archive.get(name);
+  if (local && archived && *local != *archived) return std::nullopt;
+  const auto& found = local ? local : archived;
+  if (!found) return std::nullopt;
+  return TimelineHistory(timeline, base::text(*found));
+}
+
+/// Storage that was rolled back has the same system and timeline, but other WAL (U4).
+bool has_other_wal(const base::fs::path& data_directory, const repository::WalArchive& archive,
+                   const BackupInfo& backup) {
+  const auto segment =
+      postgres::segment_at(backup.timeline, {backup.stop.value - 1}, backup.segment_size);
+  const std::string name = postgres::file_name(segment, backup.segment_size);
+  const auto local = base::read_file(data_directory / "pg_wal" / name);
+  if (!local) return false;
+  const auto archived = archive.get(name);
+  return archived && *local != *archived;
+}
+
+bool archive_is_ahead(const repository::WalArchive& archive, const Source& source, Lsn insert) {
+  const postgres::SegmentSize size = source.control.wal_segment_size;
+  const auto here = postgres::segment_at(source.control.timeline, insert, size);
+  const auto files = archive.files(fmt::format("{:08X}", source.control.timeline.value));
+  return std::ranges::any_of(files, [&](const repository::WalArchive::File& file) {
+    const auto name = postgres::parse_wal_file_name(file.name);
+    if (!name || name->kind != postgres::WalFileName::Kind::segment) return false;
+    const auto segment = name->segment(size);
+    return segment && segment->number > here.number;
+  });
+}
+
+/// Empty if nothing speaks against it. `history` is set as far as it is known.
+std::string find_distrust(const Site& site, const repository::WalArchive& archive,
+                          const Source& source, Lsn start, Lsn insert, Baseline& baseline) {
+  const BackupInfo& backup = baseline.backup;
+  if (backup.is_damaged()) return "it has damaged pages";
+  if (backup.checksums != (source.control.checksum_version != 0)) {
+    return "data checksums were turned on or off since";
+  }
+  if (backup.catalog_version != source.control.catalog_version) {
+    return "the server was upgraded since";
+  }
+  const base::fs::path& directory = site.cluster.data_directory;
+  const auto history = current_history(directory, archive, source.control.timeline);
+  if (!history) return "the history of the server's timeline is not known";
+  baseline.history = *history;
+  if (!history->passes(backup.timeline, backup.stop)) {
+    return "the server left its timeline before that backup ended";
+  }
+  if (start < backup.stop || insert < backup.stop) {
+    return "the server is at an earlier position than that backup";
+  }
+  if (archive_is_ahead(archive, source, insert)) {
+    return "the repository has later WAL than the server";
+  }
+  if (has_other_wal(directory, archive, backup))
+    return "the server has other WAL than was archived";
+  return {};
+}
+
+}  // namespace
+
+std::optional<Baseline> find_baseline(const Site& site, const Source& source, Lsn start,
+                                      Lsn insert) {
+  const repository::Backups backups(site.repository, source.place);
+  const repository::WalArchive archive(site.repository, source.place);
+  std::vector<BackupInfo> candidates;
+  for (BackupInfo& each : read_catalog(site).backups) {
+    if (each.place.system_id == source.place.system_id) candidates.push_back(std::move(each));
+  }
+  while (!candidates.empty()) {
+    Baseline baseline;
+    baseline.backup = std::move(candidates.back());
+    candidates.pop_back();
+    try {
+      baseline.map = backups.read_map(baseline.backup.id);
+    } catch (const Error& error) {
+      if (error.code() != Code::corrupt) throw;
+      continue;  // an older one serves as well; `verify` reports this one
+    }
+    baseline.distrust = find_distrust(site, archive, source, start, insert, baseline);
+    return baseline;
+  }
+  return std::nullopt;
+}
+
+void PreviousFiles::load() {
+  files_.files.clear();
+  next_ = 0;
+  loaded_ = true;
+  try {
+    files_ = backups_.read_shard(shards_[shard_].id, decompressor_);
+  } catch (const Error& error) {
+    if (error.code() != Code::corrupt) throw;
+    ++unreadable_;
+  }
+}
+
+std::optional<repository::FileEntry> PreviousFiles::find(const std::string& path) {
+  if (shards_.empty()) return std::nullopt;
+  while (shard_ + 1 < shards_.size() && repository::comes_before(shards_[shard_].last_path, path)) {
+    ++shard_;
+    loaded_ = false;
+  }
+  if (!loaded_) load();
+  auto& files = files_.files;
+  while (next_ < files.size() && repository::comes_before(files[next_].path, path)) ++next_;
+  if (next_ == files.size() || files[next_].path != path) return std::nullopt;
+  return std::move(files[next_++]);
+}
+
+}  // namespace holdfast::operations

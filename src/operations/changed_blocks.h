@@ -1,0 +1,65 @@
+#pragma once
+
+// Which blocks of which relations may have changed between two moments: as told by WAL or by the
+// server's WAL summaries. What is not in it has not changed; what is in it may have.
+//
+// It speaks of the main forks of permanent relations only. Their other forks, and all else in a
+// data directory, change without WAL saying where (POSTGRES U1, U2), and are compared by content.
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "postgres/wal_changes.h"
+
+namespace holdfast::operations {
+
+/// A file of a relation: its segment `number` of `blocks` blocks.
+struct RelationSegment {
+  postgres::RelationId relation;
+  std::uint32_t number = 0;
+  std::uint32_t blocks = 0;
+};
+
+class ChangedBlocks {
+ public:
+  /// One block was changed.
+  void add(const postgres::RelationId& relation, std::uint32_t block);
+  /// Every block from `block` on may have changed: it was cut off there, or made anew (0).
+  void add_from(const postgres::RelationId& relation, std::uint32_t block);
+  /// All relations of a database in a tablespace may have changed.
+  void add_database(std::uint32_t tablespace, std::uint32_t database);
+  /// Takes over what another one knows.
+  void merge(ChangedBlocks&& other);
+
+  /// The pages of a file that may have changed, in rising order, as numbers in the file; nullopt
+  /// means: all of them.
+  std::optional<std::vector<std::uint32_t>> pages_of(const RelationSegment& segment) const;
+
+  /// Bytes of memory, about.
+  std::size_t footprint() const { return footprint_; }
+
+ private:
+  /// 65536 consecutive blocks: few of them by number, many as a bit each.
+  struct Chunk {
+    std::vector<std::uint16_t> few;
+    std::vector<std::uint64_t> many;
+  };
+  struct Relation {
+    std::map<std::uint32_t, Chunk> chunks;
+    std::optional<std::uint32_t> from;  ///< all from here on
+  };
+  struct Hash {
+    std::size_t operator()(const postgres::RelationId& id) const;
+  };
+  void set(Chunk& chunk, std::uint16_t block);
+
+  std::unordered_map<postgres::RelationId, Relation, Hash> relations_;
+  std::set<std::pair<std::uint32_t, std::uint32_t>> databases_;
+  std::size_t footprint_ = 0;
+};
+
+}  // namespace holdfast::operations
