@@ -45,8 +45,8 @@ INSTANTIATE_TEST_SUITE_P(Each, BackupsTest, ::testing::Bool(),
 Shard some_shard(std::uint8_t pack) {
   PackId packed;
   packed.bytes.fill(pack);
-  return {{{"base/1/1", 3 * page_bytes, 0600, "postgres:postgres", 7, 8, {{3, packed, {5}}}},
-           {"base/1/2", 0, 0600, "postgres:postgres", 9, 10, {}}}};
+  return {{{"base/1/1", 3 * page_bytes, 0600, "postgres:postgres", 7, 8, {{3, packed, {5}}}, {}},
+           {"base/1/2", 0, 0600, "postgres:postgres", 9, 10, {}, {}}}};
 }
 
 TEST_P(BackupsTest, give_back_the_document) {

@@ -202,12 +202,14 @@ TEST(Shard, is_refused_if_its_list_of_packs_counts_other_pages) {
   EXPECT_EQ(code_of([&] { decode_shard(wrong, files); }), Code::corrupt);
 }
 
+using Runs = std::vector<holdfast::repository::Run>;
+
 TEST(PartOf, gives_the_runs_of_any_range_of_pages) {
-  const std::vector<Run> runs{{4, pack(1), {10}}, {2, {}, {}}, {3, pack(2), {0}}};
+  const Runs runs{{4, pack(1), {10}}, {2, {}, {}}, {3, pack(2), {0}}};
   EXPECT_EQ(part_of(runs, 0, 9), runs);
-  EXPECT_EQ(part_of(runs, 3, 2), (std::vector<Run>{{1, pack(1), {13}}, {1, {}, {}}}));
-  EXPECT_EQ(part_of(runs, 5, 3), (std::vector<Run>{{1, {}, {}}, {2, pack(2), {0}}}));
-  EXPECT_EQ(part_of(runs, 8, 1), (std::vector<Run>{{1, pack(2), {2}}}));
+  EXPECT_EQ(part_of(runs, 3, 2), (Runs{{1, pack(1), {13}}, {1, {}, {}}}));
+  EXPECT_EQ(part_of(runs, 5, 3), (Runs{{1, {}, {}}, {2, pack(2), {0}}}));
+  EXPECT_EQ(part_of(runs, 8, 1), (Runs{{1, pack(2), {2}}}));
   EXPECT_TRUE(part_of(runs, 9, 0).empty());
 }
 

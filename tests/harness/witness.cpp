@@ -215,4 +215,72 @@ std::map<std::string, std::string> tree_of(const fs::path& directory) {
   return tree;
 }
 
+namespace {
+
+/// The files of a data directory that a backup holds, with their content; without those that say
+/// where the cluster stands, and what restoring adds.
+std::map<std::string, fs::path> files_of(const fs::path& directory) {
+  std::map<std::string, fs::path> files;
+  std::string version_directory;
+  for (const auto& tablespace : postgres::linked_tablespaces(directory)) {
+    for (const auto& each : fs::directory_iterator(tablespace.location)) {
+      version_directory = each.path().filename();
+    }
+  }
+  postgres::walk_data_directory(
+      directory, version_directory, [&](const postgres::DirectoryEntry& entry) {
+        if (entry.kind != postgres::DirectoryEntry::Kind::file) return;
+        if (entry.path == "global/pg_control" || entry.path == "postgresql.auto.conf" ||
+            entry.path == "current_logfiles" || entry.path.starts_with("log/")) {
+          return;
+        }
+        files[entry.path] = directory / entry.path;
+      });
+  return files;
+}
+
+/// The first page of an SP-GiST index: where it last found room is noted there without WAL, and
+/// never relied on (SpGistUpdateMetaPage in spgutils.c).
+bool is_spgist_metapage(base::View page) {
+  return page.size() == 8192 && base::load<std::uint32_t>(page.data() + 24) == 0xBA0BABEE;
+}
+
+/// The first page that PostgreSQL would not call the same.
+std::optional<std::size_t> first_other_page(base::View a, base::View b) {
+  for (std::size_t at = 0; at < a.size(); at += 8192) {
+    const base::View page = a.subspan(at, std::min<std::size_t>(8192, a.size() - at));
+    const base::View other = b.subspan(at, page.size());
+    if (std::ranges::equal(page, other)) continue;
+    if (!is_spgist_metapage(page) || !is_spgist_metapage(other)) return at / 8192;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string differences_on_disk(const fs::path& truth, const fs::path& restored) {
+  std::string found;
+  auto expected = files_of(truth);
+  const auto there = files_of(restored);
+  for (const auto& [path, file] : there) {
+    if (!expected.contains(path)) found += path + " should not be there\n";
+  }
+  for (const auto& [path, file] : expected) {
+    const auto copy = there.find(path);
+    if (copy == there.end()) {
+      found += path + " is missing\n";
+      continue;
+    }
+    const base::MappedFile a(file);
+    const base::MappedFile b(copy->second);
+    if (a.bytes().size() != b.bytes().size()) {
+      found +=
+          fmt::format("{} has {} bytes instead of {}\n", path, b.bytes().size(), a.bytes().size());
+    } else if (const auto page = first_other_page(a.bytes(), b.bytes())) {
+      found += fmt::format("{} differs on page {}\n", path, *page);
+    }
+  }
+  return found;
+}
+
 }  // namespace holdfast::tests

@@ -63,6 +63,11 @@ void point_configuration_at(const Place& place, const Cluster& cluster);
 /// archive_mode and archive_command as Place::cluster sets them, for Cluster::start.
 postgres::Settings archiving(const Place& place);
 
+/// Where a restored data directory differs from the one on disk, byte by byte: a line for each
+/// file, with the first page that does. Left out are the files that say where a cluster stands,
+/// what restoring adds, and what PostgreSQL itself does not call different.
+std::string differences_on_disk(const fs::path& truth, const fs::path& restored);
+
 /// Inverts one byte of a file.
 void flip_byte(const fs::path& file, std::uint64_t offset);
 /// Replaces a file and keeps its owner.
