@@ -117,7 +117,6 @@ class SystemPlanner {
     }
   }
 
-  /// The mark goes last: until then it says that the rest is to go.
   void plan_remains() {
     const auto name = [&](const BackupId& id, std::string_view part) {
       return fmt::format("{}/backups/{}/{}", system_.place.directory(), id.text, part);
@@ -151,10 +150,14 @@ ExpirePlan make_plan(const Site& site, const ExpireRequest& request, bool previe
   const KeepRules& rules = site.configuration.keep;
   plan.has_rules = rules.expire_anything();
   Survey seen = survey(site);
-  read_references(site, seen);
+  // A backup whose grace is over protects nothing; its map may name what is gone already.
+  const auto is_graced = [&](const SystemSurvey& system, const GoneBackup& each) {
+    return each.has_map && clock(system) - each.gone < request.grace;
+  };
+  read_references(site, seen, is_graced);
   for (const SystemSurvey& system : seen.systems) {
     for (const GoneBackup& each : system.gone) {
-      if (each.info || clock(system) - each.gone >= request.grace) continue;
+      if (each.info || !is_graced(system, each)) continue;
       seen.problems.push_back(
           fmt::format("expired.json of backup {} cannot be read: what it needs is not known until "
                       "its grace is over",
@@ -210,8 +213,15 @@ class Expiry {
     progress_.begin("removing what nothing needs", sweep.bytes());
     for (const SystemPlan& system : sweep.systems) {
       remove_wal(system);
+      // A map goes before what it names, and the mark last: until then it says that the rest goes.
+      const auto is_map = [](const NamedObject& each) { return each.name.ends_with("/map"); };
+      for (const NamedObject& each : system.remains) {
+        if (is_map(each)) remove(each);
+      }
       for (const NamedObject& each : system.unreferenced) remove(each);
-      for (const NamedObject& each : system.remains) remove_remains(system.place, each);
+      for (const NamedObject& each : system.remains) {
+        if (!is_map(each)) remove_mark(system.place, each);
+      }
     }
     outcome_.problems = sweep.problems;
     return std::move(outcome_);
@@ -294,11 +304,11 @@ class Expiry {
     }
   }
 
-  void remove_remains(const repository::ClusterPlace& place, const NamedObject& object) {
+  /// With the pins of its backup, if that is gone.
+  void remove_mark(const repository::ClusterPlace& place, const NamedObject& object) {
     const std::string directory = object.name.substr(0, object.name.rfind('/'));
     const BackupId id{directory.substr(directory.rfind('/') + 1)};
-    const bool gone = !store_.stat(directory + "/backup.json");
-    if (gone && object.name.ends_with("/expired.json")) {
+    if (!store_.stat(directory + "/backup.json")) {
       for (const auto& pin : repository::Pins(site_.repository, place).objects_of(id)) {
         remove({pin, 0});
       }

@@ -225,7 +225,8 @@ Survey survey(const Site& site) {
   return survey;
 }
 
-void read_references(const Site& site, Survey& survey) {
+void read_references(const Site& site, Survey& survey,
+                     const std::function<bool(const SystemSurvey&, const GoneBackup&)>& matters) {
   for (SystemSurvey& system : survey.systems) {
     const repository::Backups backups(site.repository, system.place);
     std::map<repository::ShardId, std::set<std::string>> known;
@@ -245,7 +246,7 @@ void read_references(const Site& site, Survey& survey) {
       each.hold = "its map cannot be read";
     }
     for (const GoneBackup& each : system.gone) {
-      if (each.has_map) read(each.id);
+      if (matters(system, each)) read(each.id);
     }
   }
 }

@@ -3,6 +3,7 @@
 // What `expire` and `list` must know of a cluster before anything is decided: its backups with all
 // that they refer to, those that went, pins, WAL. Reads everything, changes nothing.
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -69,8 +70,9 @@ struct Survey {
 /// Reads all but maps.
 Survey survey(const Site& site);
 
-/// Reads which shards and packs the backups refer to. One whose map cannot be read must stay, and
-/// is a problem.
-void read_references(const Site& site, Survey& survey);
+/// Reads which shards and packs the backups refer to; of those that are gone only if `matters`. One
+/// whose map cannot be read must stay, and is a problem.
+void read_references(const Site& site, Survey& survey,
+                     const std::function<bool(const SystemSurvey&, const GoneBackup&)>& matters);
 
 }  // namespace holdfast::operations
