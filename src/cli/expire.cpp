@@ -151,7 +151,7 @@ void expire(Invocation& invocation, const ExpireOptions& options) {
   operations::ExpireOutcome done;
   if (!options.dry_run && !plan.empty()) {
     if (!may_go_on(plan, options)) {
-      std::cout << "Nothing was removed.\n";
+      std::cerr << "Nothing was removed.\n";
       return;
     }
     base::catch_interrupts();

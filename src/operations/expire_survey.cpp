@@ -40,11 +40,6 @@ class Surveyor {
     read_others();
     system_.pins = repository::Pins(repository_, system_.place).all();
     read_wal();
-    for (const char* part : {"/packs", "/maps"}) {
-      for (auto& object : store_.list(system_.place.directory() + part)) {
-        system_.objects.push_back(std::move(object));
-      }
-    }
     return std::move(system_);
   }
 
@@ -229,6 +224,11 @@ void read_references(const Site& site, Survey& survey,
                      const std::function<bool(const SystemSurvey&, const GoneBackup&)>& matters) {
   for (SystemSurvey& system : survey.systems) {
     const repository::Backups backups(site.repository, system.place);
+    for (const char* part : {"/packs", "/maps"}) {
+      for (auto& object : site.repository.store().list(system.place.directory() + part)) {
+        system.objects.push_back(std::move(object));
+      }
+    }
     std::map<repository::ShardId, std::set<std::string>> known;
     const auto read = [&](const BackupId& id) {
       try {

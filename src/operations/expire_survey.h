@@ -67,11 +67,11 @@ struct Survey {
   RetentionInput retention(const KeepRules& rules, base::Timestamp now) const;
 };
 
-/// Reads all but maps.
+/// Reads all but packs, shards and maps.
 Survey survey(const Site& site);
 
-/// Reads which shards and packs the backups refer to; of those that are gone only if `matters`. One
-/// whose map cannot be read must stay, and is a problem.
+/// Lists packs and shards, and reads which of them the backups refer to; of those that are gone
+/// only if `matters`. One whose map cannot be read must stay, and is a problem.
 void read_references(const Site& site, Survey& survey,
                      const std::function<bool(const SystemSurvey&, const GoneBackup&)>& matters);
 

@@ -85,6 +85,11 @@ TEST(WalNeeds, GC6_all_timelines_that_descend_and_none_that_left_before) {
   EXPECT_FALSE(needs.needs({{4}, 3}));
   EXPECT_FALSE(needs.needs({{4}, 99})) << "no backup leads to timeline 4";
 
+  const WalNeeds of_switch(archive.coverage(), {backup(3, in_segment(15, 0x90000), in_segment(16))},
+                           {});
+  EXPECT_TRUE(of_switch.needs({{2}, 15})) << "timeline 3 left timeline 2 within it";
+  EXPECT_FALSE(of_switch.needs({{2}, 16}));
+
   const WalNeeds of_third(archive.coverage(), {backup(3, in_segment(20), in_segment(21))}, {});
   EXPECT_FALSE(of_third.needs({{1}, 30}));
   EXPECT_FALSE(of_third.needs({{2}, 30}));

@@ -84,8 +84,19 @@ TEST_F(Expire,
   const std::string fourth = backup();
   write("four");
   const std::size_t packs = count("/packs/");
+  const auto slice = [&](const std::string& of) {
+    const fs::path made =
+        object_of(place_, *source_, "wal/00000001/" + of + ".d/00000000-00000100");
+    fs::create_directories(made.parent_path());
+    base::replace_file(made, base::view("slice"));
+    return made;
+  };
+  const fs::path old_slice = slice(segment);
+  const fs::path live_slice = slice(current_segment(*source_));
   rules("backups = 2\n");
   EXPECT_EQ(expire().expired.size(), 2U);
+  EXPECT_FALSE(fs::exists(old_slice)) << "it goes with its segment";
+  EXPECT_TRUE(fs::exists(live_slice)) << "its segment is not complete yet";
   EXPECT_EQ(ids(), (Ids{third, fourth}));
   EXPECT_LT(count("/packs/"), packs);
   EXPECT_FALSE(fs::exists(object_of(place_, *source_, "wal/00000001/" + segment)));
@@ -93,6 +104,9 @@ TEST_F(Expire,
   const auto again = expire();
   EXPECT_EQ(again.objects, 0U);
   EXPECT_EQ(repository(), after);
+  const fs::path spent_slice = slice(finish_segment(place_, *source_));
+  expire();
+  EXPECT_FALSE(fs::exists(spent_slice)) << "its segment is complete";
   place_.must({"verify"});
   EXPECT_TRUE(listed().at("warnings").empty()) << listed().dump(1);
   EXPECT_EQ(rows(*place_.restored(*source_, "oldest", {"--backup", third})),
