@@ -55,6 +55,9 @@ void add_wal(CLI::App& app, Invocation& invocation);
 void add_verify(CLI::App& app, Invocation& invocation);
 void add_doctor(CLI::App& app, Invocation& invocation);
 void add_demo(CLI::App& app, Invocation& invocation);
+void add_expire(CLI::App& app, Invocation& invocation);
+void add_pin(CLI::App& app, Invocation& invocation);  ///< and unpin
+void add_snapshot(CLI::App& app, Invocation& invocation);
 
 /// Parses and runs; returns the exit status.
 int run(int argc, char** argv);

@@ -12,10 +12,48 @@ namespace {
 using base::Code;
 using nlohmann::json;
 
+const operations::Decision* decision_on(const operations::Listing& listing,
+                                        const operations::BackupInfo& backup) {
+  for (const operations::Decision& each : listing.decisions) {
+    if (each.backup().id == backup.id && each.backup().place.system_id == backup.place.system_id) {
+      return &each;
+    }
+  }
+  return nullptr;  // committed while we looked
+}
+
+void add_retention(const operations::Listing& listing, const operations::BackupInfo& backup,
+                   json& document) {
+  json pins = json::array();
+  for (const repository::Pin& pin : listing.pins) {
+    if (pin.backup != backup.id) continue;
+    json each = {{"pin", pin.id}, {"readable", pin.readable}};
+    if (pin.readable) {
+      each["made"] = base::to_iso(pin.made);
+      each["until"] = base::to_iso(pin.until);
+      each["reason"] = pin.reason;
+    }
+    pins.push_back(std::move(each));
+  }
+  document["pins"] = std::move(pins);
+  const auto* decision = decision_on(listing, backup);
+  document["kept_by"] = decision != nullptr ? decision->reasons : std::vector<std::string>();
+  document["expires"] = decision != nullptr && !decision->kept();
+}
+
+std::string kept_text(const operations::Listing& listing, const operations::BackupInfo& backup) {
+  const auto* decision = decision_on(listing, backup);
+  if (decision == nullptr) return {};
+  std::string text = decision->kept() ? "" : "goes with the next `holdfast expire`";
+  for (const std::string& reason : decision->reasons) text += (text.empty() ? "" : "; ") + reason;
+  return text;
+}
+
 json to_json(const operations::Listing& listing) {
   json backups = json::array();
   for (const operations::BackupInfo& backup : listing.backups) {
     backups.push_back(operations::to_json(backup));
+    add_retention(listing, backup, backups.back());
   }
   json windows = json::array();
   for (const operations::RecoveryWindow& window : listing.windows) {
@@ -48,15 +86,16 @@ void print(const operations::Listing& listing) {
   if (listing.backups.empty()) {
     std::cout << "No backups.\n";
   } else {
-    std::cout << fmt::format("{:<21}  {:<8} {:<24}  {:>10}  {:>10}  {:>4}  {}\n", "BACKUP", "STATE",
-                             "RESTORES FROM", "SIZE", "STORED", "TLI", "LSN");
+    std::cout << fmt::format("{:<21}  {:<8} {:<24}  {:>10}  {:>10}  {:>4}  {:<12} {}\n", "BACKUP",
+                             "STATE", "RESTORES FROM", "SIZE", "STORED", "TLI", "LSN", "KEPT");
   }
   for (const operations::BackupInfo& backup : listing.backups) {
     const auto whole = std::chrono::floor<std::chrono::seconds>(backup.stopped);
-    std::cout << fmt::format("{:<21}  {:<8} {:<24}  {:>10}  {:>10}  {:>4}  {}\n", backup.id.text,
-                             backup.is_damaged() ? "DAMAGED" : "good", base::to_string(whole),
-                             base::size_text(backup.bytes), base::size_text(backup.stored_bytes),
-                             backup.timeline.value, postgres::to_string(backup.stop));
+    std::cout << fmt::format("{:<21}  {:<8} {:<24}  {:>10}  {:>10}  {:>4}  {:<12} {}\n",
+                             backup.id.text, backup.is_damaged() ? "DAMAGED" : "good",
+                             base::to_string(whole), base::size_text(backup.bytes),
+                             base::size_text(backup.stored_bytes), backup.timeline.value,
+                             postgres::to_string(backup.stop), kept_text(listing, backup));
   }
   for (const operations::UnreadableBackup& backup : listing.unreadable) {
     std::cout << fmt::format("{:<21}  UNREADABLE\n", backup.id.text);

@@ -58,6 +58,39 @@ class Section {
     return value;
   }
 
+  /// A positive duration ("7d").
+  std::optional<base::Microseconds> duration(std::string_view key) {
+    const std::string value = text(key);
+    if (value.empty()) return std::nullopt;
+    try {
+      const base::Microseconds duration = base::parse_duration(value);
+      if (duration > base::Microseconds(0)) return duration;
+    } catch (const Error& error) {
+      refuse(path_, table_.get(key)->source(), fmt::format("\"{}\": {}", key, error.message()),
+             error.hint());
+    }
+    refuse(path_, table_.get(key)->source(), fmt::format("\"{}\" must be longer than that", key));
+  }
+
+  /// A whole number above 0.
+  std::optional<std::uint32_t> count(std::string_view key) {
+    known_.insert(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return std::nullopt;
+    const auto value = node->is_integer() ? node->value<std::int64_t>() : std::nullopt;
+    if (!value || *value < 1 || *value > 1'000'000) {
+      refuse(path_, node->source(),
+             fmt::format("\"{}\" must be a whole number from 1 to 1000000", key));
+    }
+    return static_cast<std::uint32_t>(*value);
+  }
+
+  /// Is the value text?
+  bool is_text(std::string_view key) const {
+    const toml::node* node = table_.get(key);
+    return node != nullptr && node->is_string();
+  }
+
   void refuse_other_keys() const {
     for (const auto& [key, node] : table_) {
       if (known_.contains(key.str())) continue;
@@ -128,11 +161,30 @@ RepositoryConfiguration read_repository(const base::fs::path& path, const std::s
   return repository;
 }
 
+KeepRules read_keep(const base::fs::path& path, const toml::table& table) {
+  Section section(path, table, "keep");
+  KeepRules keep;
+  if (section.is_text("backups")) {
+    keep.age = section.duration("backups");
+  } else {
+    keep.count = section.count("backups");
+  }
+  keep.daily = section.count("daily").value_or(0);
+  keep.weekly = section.count("weekly").value_or(0);
+  keep.monthly = section.count("monthly").value_or(0);
+  keep.yearly = section.count("yearly").value_or(0);
+  keep.window = section.duration("window");
+  keep.snapshots = section.duration("snapshots").value_or(keep.snapshots);
+  section.refuse_other_keys();
+  return keep;
+}
+
 void refuse_unknown_sections(const base::fs::path& path, const toml::table& root) {
   for (const auto& [key, node] : root) {
     if (key.str() == "cluster" || key.str() == "repository") continue;
+    if (key.str() == "keep" && node.is_table()) continue;
     refuse(path, node.source(), fmt::format("unknown key \"{}\"", key.str()),
-           "a configuration has [cluster.NAME] and [repository.NAME]");
+           "a configuration has [cluster.NAME], [repository.NAME] and [keep]");
   }
 }
 
@@ -212,12 +264,21 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   each_table("repository", [&](const std::string& name, const toml::table& table) {
     configuration.repositories.push_back(read_repository(path, name, table));
   });
+  if (const toml::table* keep = root.get_as<toml::table>("keep")) {
+    configuration.keep = read_keep(path, *keep);
+  }
   if (configuration.repositories.size() > 1) {
     throw Error(Code::configuration,
                 fmt::format("{}: cannot use more than one repository yet", path.string()));
   }
   return configuration;
 }
+
+const std::string_view default_keep =
+    "\n"
+    "[keep]\n"
+    "backups = \"7d\"\n"
+    "snapshots = \"30d\"\n";
 
 namespace {
 

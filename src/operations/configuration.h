@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "operations/keep_rules.h"
 #include "repository/keys.h"
 
 namespace holdfast::operations {
@@ -31,6 +32,7 @@ struct Configuration {
   base::fs::path path;  ///< absolute
   std::vector<ClusterConfiguration> clusters;
   std::vector<RepositoryConfiguration> repositories;
+  KeepRules keep;  ///< no [keep]: nothing is ever expired
 
   /// The cluster of that name, or the only one if `name` is empty.
   const ClusterConfiguration& cluster(const std::string& name) const;
@@ -46,7 +48,10 @@ base::fs::path find_configuration(const std::string& given);
 Configuration read_configuration(const base::fs::path& path);
 Configuration parse_configuration(std::string_view text, const base::fs::path& path);
 
-/// The text of a new file, as `init` writes it.
+/// The [keep] that `init` writes into a new file.
+extern const std::string_view default_keep;
+
+/// The text of a new file, without [keep].
 std::string write_configuration(const ClusterConfiguration& cluster,
                                 const RepositoryConfiguration& repository);
 

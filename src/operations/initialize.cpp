@@ -209,7 +209,8 @@ InitOutcome initialize(const InitRequest& request) {
   if (!base::status_of(configuration.path)) {
     base::make_directories(configuration.path.parent_path(), 0755);
     const std::string text =
-        write_configuration(configuration.clusters.front(), configuration.repository());
+        write_configuration(configuration.clusters.front(), configuration.repository()) +
+        std::string(default_keep);
     // A password in the connection string is for the server's user alone.
     const bool secret = text.find("password") != std::string::npos;
     base::replace_file(configuration.path, base::view(text), secret ? 0600 : 0644);

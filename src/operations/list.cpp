@@ -3,11 +3,31 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "operations/expire_survey.h"
 
 namespace holdfast::operations {
 
 using base::Code;
 using base::Error;
+
+namespace {
+
+/// What `expire` would say of the backups, without reading their maps.
+void add_retention(const Site& site, Listing& listing) {
+  const base::Timestamp now = base::now();
+  const Survey seen = survey(site);
+  const RetentionInput input = seen.retention(site.configuration.keep, now);
+  for (const repository::Pin& pin : input.pins) {
+    if (!pin.holds_at(now)) continue;
+    listing.pins.push_back(pin);
+    if (pin.readable) continue;
+    listing.warnings.push_back(fmt::format(
+        "a pin of backup {} cannot be read: it holds until `holdfast unpin`", pin.backup.text));
+  }
+  listing.decisions = decide_retention(input);
+}
+
+}  // namespace
 
 Listing list(const Site& site) {
   Catalog catalog = read_catalog(site);
@@ -41,6 +61,7 @@ Listing list(const Site& site) {
       listing.windows.push_back(std::move(window));
     }
   }
+  add_retention(site, listing);
   for (const UnreadableBackup& backup : catalog.unreadable) listing.warnings.push_back(backup.why);
   listing.backups = std::move(catalog.backups);
   listing.unreadable = std::move(catalog.unreadable);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "operations/recovery_window.h"
+#include "operations/retention.h"
 
 namespace holdfast::operations {
 
@@ -18,6 +19,8 @@ struct ListedTimeline {
 struct Listing {
   std::vector<BackupInfo> backups;
   std::vector<UnreadableBackup> unreadable;
+  std::vector<repository::Pin> pins;    ///< that hold
+  std::vector<Decision> decisions;      ///< how each backup is kept by the rules of now
   std::vector<RecoveryWindow> windows;  ///< of each system, on its newest timeline
   std::vector<ListedTimeline> timelines;
   std::vector<std::string> warnings;

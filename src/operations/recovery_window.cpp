@@ -52,7 +52,8 @@ std::vector<SystemView> view_systems(const Site& site, const Catalog& catalog) {
     const repository::ClusterPlace place{site.cluster.name, system};
     repository::WalArchive archive(site.repository, place);
     WalCoverage coverage(archive, backups.front().segment_size);
-    views.push_back({place, std::move(backups), archive, std::move(coverage)});
+    views.push_back({place, std::move(backups), archive, std::move(coverage),
+                     ExpiredWal(site.repository, place)});
   }
   return views;
 }
@@ -72,7 +73,8 @@ std::vector<RecoveryWindow> recovery_windows(const SystemView& system,
     const WalEnd wal = find_wal_end(system.archive, system.coverage, history, backup.stop);
     windows.push_back({system.place, history.timeline(), backup.stopped, backup.stop,
                        std::max(backup.stopped, wal.last_commit.value_or(backup.stopped)), wal.lsn,
-                       system.coverage.has_segment_behind(history, end)});
+                       system.coverage.has_segment_behind(history, end) &&
+                           !system.expired.explains(history, end, system.coverage.segment_size())});
   }
   return windows;
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "operations/catalog.h"
+#include "operations/expired_wal.h"
 #include "operations/wal_coverage.h"
 
 namespace holdfast::operations {
@@ -17,7 +18,8 @@ struct RecoveryWindow {
   postgres::Lsn from_lsn;
   base::Timestamp to;  ///< of its last commit, or of its last backup if that is later
   postgres::Lsn to_lsn;
-  bool ends_in_hole = false;  ///< there is more WAL behind it, but something between is missing
+  /// There is more WAL behind it, but something between is missing that was not expired.
+  bool ends_in_hole = false;
 };
 
 /// One system of a cluster: its backups and WAL.
@@ -26,6 +28,7 @@ struct SystemView {
   std::vector<BackupInfo> backups;  ///< by stop time
   repository::WalArchive archive;
   WalCoverage coverage;
+  ExpiredWal expired;  ///< what is missing on purpose
 
   /// The history of `timeline`, or of the newest one. Throws Error(wal_missing) if it is not there,
   /// or if a history file is missing that the search for the newest timeline would have to pass.

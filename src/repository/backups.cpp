@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "repository/signed_document.h"
 
 namespace holdfast::repository {
 
@@ -110,35 +111,13 @@ BackupMap Backups::read_map(const BackupId& id) const {
   return decode_backup_map(container->read_all(decompressor));
 }
 
-namespace {
-
-constexpr std::string_view check_begin = ",\n  \"check\": \"";
-
-/// The document as stored, up to its check. A backup is not lost over a host name or a reason that
-/// is not UTF-8: what is wrong in it is replaced.
-std::string body_of(json document) {
-  document.erase("check");
-  std::string text = document.dump(2, ' ', false, json::error_handler_t::replace);
-  text.resize(text.rfind('}'));
-  while (text.back() == '\n' || text.back() == ' ') text.pop_back();
-  return text;
-}
-
-/// What follows the body: the check of all bytes before it, as the last member.
-std::string end_of(const Repository& repository, std::string_view body) {
-  return fmt::format("{}{}\"\n}}\n", check_begin, repository.mac(mac_purpose, body));
-}
-
-}  // namespace
-
 void Backups::commit(const BackupId& id, const json& document) const {
   if (document.at("id") != id.text) {
     base::fail(Code::internal, "backup {} was to be committed as {}", document.at("id").dump(),
                id.text);
   }
-  const std::string body = body_of(document);
   if (!repository_.store().put(object_name(id, "backup.json"),
-                               base::view(body + end_of(repository_, body)))) {
+                               base::view(sign(repository_, mac_purpose, document)))) {
     base::fail(Code::conflict, "backup {} exists already", id.text);
   }
 }
@@ -154,20 +133,14 @@ std::vector<BackupId> Backups::all() const {
 std::optional<json> Backups::read(const BackupId& id) const {
   const auto bytes = repository_.store().get(object_name(id, "backup.json"));
   if (!bytes) return std::nullopt;
-  const std::string_view text = base::text(*bytes);
-  const std::size_t at = text.rfind(check_begin);
-  const bool whole =
-      at != std::string_view::npos && text.substr(at) == end_of(repository_, text.substr(0, at));
-  // Only what passed its check is parsed.
-  json document = whole ? json::parse(text, nullptr, false) : json();
-  if (!document.is_object() || !document.contains("id") || document["id"] != id.text) {
+  auto document = read_signed(repository_, mac_purpose, base::text(*bytes));
+  if (!document || !document->contains("id") || (*document)["id"] != id.text) {
     throw base::Error(Code::corrupt,
                       fmt::format("backup.json of backup {} is corrupt: its content does not match "
                                   "its check",
                                   id.text),
                       "the backup cannot be trusted; use another one");
   }
-  document.erase("check");
   return document;
 }
 

@@ -1,0 +1,75 @@
+#include "operations/configuration.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace holdfast::operations {
+namespace {
+
+using base::Code;
+using std::chrono::hours;
+
+const std::string without =
+    "[cluster.main]\nconnection = \"x\"\ndata_directory = \"/d\"\n"
+    "[repository.local]\nurl = \"/r\"\nencryption = \"none\"\n";
+
+KeepRules keep_of(const std::string& lines) {
+  return parse_configuration(without + "[keep]\n" + lines, "/holdfast.toml").keep;
+}
+
+TEST(Keep, says_every_rule) {
+  const KeepRules keep = keep_of(
+      "backups = \"10d\"\ndaily = 1\nweekly = 2\nmonthly = 3\nyearly = 4\nwindow = \"2w\"\n"
+      "snapshots = \"90d\"\n");
+  EXPECT_EQ(keep.age, hours(240));
+  EXPECT_FALSE(keep.count);
+  EXPECT_EQ(keep.daily, 1U);
+  EXPECT_EQ(keep.weekly, 2U);
+  EXPECT_EQ(keep.monthly, 3U);
+  EXPECT_EQ(keep.yearly, 4U);
+  EXPECT_EQ(keep.window, hours(14 * 24));
+  EXPECT_EQ(keep.snapshots, hours(90 * 24));
+  EXPECT_EQ(keep_of("backups = 7\n").count, 7U);
+}
+
+TEST(Keep, B43_lets_nothing_expire_where_it_says_no_rule) {
+  EXPECT_FALSE(parse_configuration(without, "/holdfast.toml").keep.expire_anything());
+  EXPECT_FALSE(keep_of("snapshots = \"1d\"\n").expire_anything());
+  EXPECT_TRUE(keep_of("yearly = 1\n").expire_anything());
+  EXPECT_TRUE(keep_of("window = \"1d\"\n").expire_anything());
+}
+
+TEST(Keep, that_init_writes_is_read_again) {
+  const auto read = parse_configuration(without + std::string(default_keep), "/holdfast.toml");
+  EXPECT_EQ(read.keep.age, hours(7 * 24));
+  EXPECT_EQ(read.keep.snapshots, hours(30 * 24));
+}
+
+TEST(Keep, CC7_CC10_refuses_what_is_unknown_or_means_nothing) {
+  for (const char* lines : {"backup = 7",        "backups = 0",
+                            "backups = -1",      "backups = 7.0",
+                            "backups = nan",     "backups = inf",
+                            "backups = true",    "backups = 1000001",
+                            "backups = \"\"",    "backups = \"7\"",
+                            "backups = \"0d\"",  "backups = \"-7d\"",
+                            "backups = \"7 d\"", "backups = \"inf\"",
+                            "backups = [7]",     "daily = \"7d\"",
+                            "daily = 0",         "weekly = -2",
+                            "monthly = 1.5",     "yearly = 99999999999999999999",
+                            "window = 7",        "window = \"7\"",
+                            "window = \"0s\"",   "snapshots = \"30\"",
+                            "snapshots = 30",    "snapshots = \"\""}) {
+    try {
+      keep_of(std::string(lines) + "\n");
+      ADD_FAILURE() << lines << " was taken";
+    } catch (const base::Error& error) {
+      EXPECT_EQ(error.code(), Code::configuration) << lines;
+      EXPECT_NE(error.message().find("/holdfast.toml:8"), std::string::npos) << error.message();
+    }
+  }
+  EXPECT_THROW(parse_configuration("keep = 7\n" + without, "/holdfast.toml"), base::Error);
+}
+
+}  // namespace
+}  // namespace holdfast::operations

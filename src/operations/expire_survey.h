@@ -1,0 +1,78 @@
+#pragma once
+
+// What `expire` and `list` must know of a cluster before anything is decided: its backups with all
+// that they refer to, those that went, pins, WAL. Reads everything, changes nothing.
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "operations/expire.h"
+#include "operations/wal_coverage.h"
+
+namespace holdfast::operations {
+
+/// What expired.json is signed as.
+constexpr std::string_view expired_purpose = "expired.json";
+
+/// A backup whose backup.json was removed by `expire`.
+struct GoneBackup {
+  repository::BackupId id;
+  std::optional<BackupInfo> info;  ///< nullopt: its expired.json cannot be read
+  base::Timestamp gone;            ///< by the store's clock
+  bool has_map = false;
+};
+
+/// A map without backup.json and expired.json: its backup was killed.
+struct AbandonedBackup {
+  repository::BackupId id;
+  base::Timestamp written;
+};
+
+struct WalObject {
+  store::ObjectInfo object;
+  postgres::Timeline timeline;
+  std::optional<postgres::Segment> segment;  ///< if the size of segments is known
+  bool is_segment = false;                   ///< a whole one
+  bool is_slice = false;
+};
+
+/// One system of the cluster.
+struct SystemSurvey {
+  repository::ClusterPlace place;
+  bool newest = false;    ///< it has backups, and no newer system has
+  bool upcoming = false;  ///< it is newer than the newest system that has backups
+  std::vector<Candidate> backups;
+  std::vector<GoneBackup> gone;
+  std::vector<AbandonedBackup> abandoned;
+  std::vector<repository::Pin> pins;
+  std::set<repository::BackupId> marked;  ///< committed, but there is an expired.json
+  /// The names of shards and packs that each backup refers to, also those that are gone.
+  std::map<repository::BackupId, std::set<std::string>> references;
+  std::vector<WalObject> wal;           ///< without history files, which always stay
+  std::optional<WalCoverage> coverage;  ///< if the size of its segments is known
+  std::vector<TimelineUse> timelines;
+  std::vector<store::ObjectInfo> objects;  ///< packs and shards
+};
+
+struct Survey {
+  std::vector<SystemSurvey> systems;  ///< the oldest first
+  std::vector<UnreadableBackup> unreadable;
+  /// What cannot be read; no pack, shard or WAL may go.
+  std::vector<std::string> problems;
+
+  RetentionInput retention(const KeepRules& rules, base::Timestamp now) const;
+};
+
+/// Reads all but packs, shards and maps.
+Survey survey(const Site& site);
+
+/// Lists packs and shards, and reads which of them the backups refer to; of those that are gone
+/// only if `matters`. One whose map cannot be read must stay, and is a problem.
+void read_references(const Site& site, Survey& survey,
+                     const std::function<bool(const SystemSurvey&, const GoneBackup&)>& matters);
+
+}  // namespace holdfast::operations
