@@ -176,8 +176,8 @@ std::set<std::string> referenced_objects(
     auto found = known.find(shard.id);
     if (found == known.end()) {
       std::set<std::string> packs;
-      for (const auto& pack : backups.read_shard_packs(shard.id, decompressor)) {
-        packs.insert(directory + repository::pack_name(pack));
+      for (const auto& use : backups.read_shard_packs(shard.id, decompressor)) {
+        packs.insert(directory + repository::pack_name(use.pack));
       }
       found = known.emplace(shard.id, std::move(packs)).first;
     }
