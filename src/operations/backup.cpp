@@ -7,11 +7,13 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "base/workers.h"
 #include "operations/copy_files.h"
 #include "operations/source.h"
+#include "operations/stream_backup.h"
 #include "operations/wal_push.h"
 #include "postgres/backup_label.h"
 #include "postgres/session.h"
@@ -35,7 +37,11 @@ class Run {
         source_(examine_source(site, session_)),
         backups_(site.repository, source_.place),
         archive_(site.repository, source_.place),
-        lease_(site.repository, source_.place, "backup") {}
+        lease_(site.repository, source_.place, "backup") {
+    for (const std::string& warning : source_.warnings) progress_.warn(warning);
+    if (!site.cluster.data_directory.empty()) return;
+    streamed_.emplace(site.cluster.connection, source_.control.system_id);
+  }
 
   BackupInfo take() {
     try {
@@ -56,9 +62,15 @@ class Run {
  private:
   void begin();
   void copy();
+  void copy_stream();
+  void add_link(const postgres::Tablespace& tablespace);
+  void check_alive();
   void end();
+  void check_standby(const postgres::ControlFile& control);
   void store_wal();
   void store_wal_file(const std::string& name);
+  bool is_complete(const std::string& name);
+  std::chrono::seconds patience() const;
   void write_map();
   void check_stored() const;
   void commit();
@@ -73,7 +85,9 @@ class Run {
   repository::Backups backups_;
   repository::WalArchive archive_;
   repository::Lease lease_;
+  std::optional<StreamBackup> streamed_;  ///< where there is no data directory
   BackupInfo info_;
+  postgres::Session::BackupStop stop_;
   postgres::BackupLabel label_;
   CopyResult copied_;
   repository::BackupMap map_;
@@ -120,6 +134,15 @@ void Run::begin() {
   info_.server_version = session_.version_number();
   info_.time_zone = session_.setting("TimeZone").value_or("UTC");
   info_.checksums = control.checksum_version != 0;
+  if (streamed_) {
+    const postgres::BackupBegin begun = streamed_->begin(request_.label);
+    info_.start = begun.start;
+    for (const postgres::Tablespace& each : begun.tablespaces) {
+      // One that was made in place (allow_in_place_tablespaces) is a directory like others.
+      if (each.location.starts_with('/')) add_link(each);
+    }
+    return;
+  }
   info_.start = session_.start_backup(request_.label, true).lsn;
   // The checkpoint that this made must be in the data directory that we read; in a stale copy of
   // it, or in another cluster's, it is not (TRAPS BK9).
@@ -133,7 +156,41 @@ void Run::begin() {
   }
 }
 
+void Run::add_link(const postgres::Tablespace& tablespace) {
+  map_.links.push_back({fmt::format("pg_tblspc/{}", tablespace.oid), tablespace.location});
+}
+
+void Run::check_alive() {
+  lease_.check();
+  if (!session_.alive()) {
+    throw Error(Code::unreachable, "could not go on with the backup: the server is gone",
+                "start it, and run the backup again");
+  }
+}
+
+/// The agentless way: what copy() and the first half of end() do, by the server's own hands.
+void Run::copy_stream() {
+  CopyStreamRequest request;
+  request.backup = info_.id.text;
+  request.checksums = info_.checksums;
+  request.segment_blocks = source_.control.relation_segment_blocks;
+  request.workers = request_.workers;
+  request.check = [this] { check_alive(); };
+  CopiedStream stream = streamed_->copy(site_.repository, backups_, request, progress_);
+  copied_ = std::move(stream.files);
+  map_.directories = copied_.directories;
+  map_.attachments = source_.configuration_files;
+  const postgres::ControlFile control = postgres::parse_control_file(stream.control);
+  if (control.system_id != source_.control.system_id) {
+    base::fail(Code::foreign, "the server sent the files of system {}",
+               postgres::to_string(control.system_id));
+  }
+  map_.attachments.push_back({"pg_control", std::move(stream.control)});
+  stop_ = {stream.end.stop, std::move(stream.backup_label), std::move(stream.tablespace_map)};
+}
+
 void Run::copy() {
+  if (streamed_) return copy_stream();
   CopyRequest request;
   request.data_directory = site_.cluster.data_directory;
   request.version_directory = source_.version_directory;
@@ -142,18 +199,12 @@ void Run::copy() {
   request.checksums = info_.checksums;
   request.segment_blocks = source_.control.relation_segment_blocks;
   request.workers = request_.workers;
-  request.check = [this] {
-    lease_.check();
-    if (!session_.alive()) {
-      throw Error(Code::unreachable, "could not go on with the backup: the server is gone",
-                  "start it, and run the backup again");
-    }
-  };
+  request.check = [this] { check_alive(); };
   copied_ = copy_files(site_.repository, backups_, request, progress_);
   map_.directories = copied_.directories;
   for (const postgres::Tablespace& tablespace :
        postgres::linked_tablespaces(site_.cluster.data_directory)) {
-    map_.links.push_back({fmt::format("pg_tblspc/{}", tablespace.oid), tablespace.location});
+    add_link(tablespace);
   }
   map_.attachments = source_.configuration_files;
   // Last of all files (POSTGRES 5.1): on a standby its minRecoveryPoint must be no older than any
@@ -164,26 +215,61 @@ void Run::copy() {
 
 void Run::end() {
   progress_.begin("ending the backup", 0);
-  const postgres::Session::BackupStop stop = session_.stop_backup();
-  label_ = postgres::parse_backup_label(stop.label_file);
+  if (!streamed_) stop_ = session_.stop_backup();
+  label_ = postgres::parse_backup_label(stop_.label_file);
   if (label_.start != info_.start) {
     base::fail(Code::postgres, "the server ended another backup than the one that was begun");
   }
-  info_.stop = stop.lsn;
+  info_.stop = stop_.lsn;
   info_.stopped = std::max(session_.clock(), info_.started);
   info_.timeline = label_.timeline;
-  map_.attachments.push_back({"backup_label", base::copy(base::view(stop.label_file))});
-  if (!stop.tablespace_map.empty()) {
-    map_.attachments.push_back({"tablespace_map", base::copy(base::view(stop.tablespace_map))});
+  if (source_.standby || label_.from_standby) {
+    check_standby(postgres::parse_control_file(map_.attachments.back().content));
   }
+  map_.attachments.push_back({"backup_label", base::copy(base::view(stop_.label_file))});
+  if (!stop_.tablespace_map.empty()) {
+    map_.attachments.push_back({"tablespace_map", base::copy(base::view(stop_.tablespace_map))});
+  }
+}
+
+/// A backup of a standby becomes consistent where the pg_control in it says, on the timeline that
+/// it began on.
+void Run::check_standby(const postgres::ControlFile& control) {
+  if (!label_.from_standby || !session_.in_recovery() ||
+      control.min_recovery_timeline != info_.timeline) {
+    throw Error(Code::postgres,
+                "could not finish the backup: the standby was promoted, or followed its primary to "
+                "another timeline, meanwhile",
+                "run it again");
+  }
+  info_.stop = std::max(info_.stop, control.min_recovery_point);
+}
+
+/// A standby's pg_wal holds segments that are still arriving, under their final names. A primary
+/// has ended the last one that its backup needs.
+bool Run::is_complete(const std::string& name) {
+  const auto parsed = postgres::parse_wal_file_name(name);
+  if (!source_.standby || parsed->kind != postgres::WalFileName::Kind::segment) return true;
+  const postgres::SegmentSize size = info_.segment_size;
+  return postgres::end_of(parsed->segment(size).value(), size) <= session_.current_lsn();
+}
+
+/// How long WAL may take to come. A standby must wait until its primary has filled a segment.
+std::chrono::seconds Run::patience() const {
+  return std::chrono::seconds(source_.standby ? 600 : 60);
 }
 
 void Run::store_wal_file(const std::string& name) {
   const base::fs::path file = site_.cluster.data_directory / "pg_wal" / name;
-  constexpr auto limit = std::chrono::seconds(60);
-  const auto give_up = std::chrono::steady_clock::now() + limit;
+  const auto give_up = std::chrono::steady_clock::now() + patience();
+  bool said = false;
   while (!archive_.has(name)) {
-    if (base::status_of(file)) {
+    const bool complete = is_complete(name);
+    if (!complete && !std::exchange(said, true)) {
+      progress_.warn("waiting up to {} s for the primary to end WAL segment {}", patience().count(),
+                     name);
+    }
+    if (complete && base::status_of(file)) {
       try {
         push_wal_of(archive_, source_.control.system_id, file, request_.workers);
         return;
@@ -199,8 +285,11 @@ void Run::store_wal_file(const std::string& name) {
           fmt::format("could not store WAL file {}, which the backup needs: it is neither in "
                       "pg_wal nor in the repository",
                       name),
-          "set archive_command (see `holdfast doctor`), so that WAL is kept until it is "
-          "archived, and run it again");
+          source_.standby
+              ? "run pg_switch_wal() on the primary, or let archive_timeout end segments there, "
+                "and run it again"
+              : "set archive_command (see `holdfast doctor`), so that WAL is kept until it is "
+                "archived, and run it again");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
   }
@@ -208,10 +297,16 @@ void Run::store_wal_file(const std::string& name) {
 
 void Run::store_wal() {
   progress_.begin("storing the WAL that it needs", 0);
-  if (info_.timeline.value > 1) store_wal_file(postgres::history_file_name(info_.timeline));
   const postgres::SegmentSize size = info_.segment_size;
   const auto first = postgres::segment_at(info_.timeline, info_.start, size);
   const auto last = postgres::segment_at(info_.timeline, {info_.stop.value - 1}, size);
+  if (streamed_) {
+    const NeededWal wanted{source_.control.system_id, first, last, size, patience()};
+    streamed_->wal().store(
+        archive_, wanted, request_.workers, [this] { base::stop_if_interrupted(); }, progress_);
+    return;
+  }
+  if (info_.timeline.value > 1) store_wal_file(postgres::history_file_name(info_.timeline));
   for (postgres::Segment segment = first; segment <= last; ++segment.number) {
     store_wal_file(postgres::file_name(segment, size));
   }

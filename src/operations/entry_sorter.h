@@ -1,0 +1,51 @@
+#pragma once
+
+// Files that come in any order, into map shards, which are in path order.
+//
+// A base backup brings files in the order of its archives and of unsorted directories. Their
+// entries are kept in memory up to a limit; then they are sorted and laid down in a temporary file,
+// and merged at the end. So memory is bounded however many files there are.
+
+#include <cstdio>
+#include <memory>
+#include <vector>
+
+#include "repository/backups.h"
+
+namespace holdfast::operations {
+
+class EntrySorter {
+ public:
+  /// Some hundred bytes each: so many entries and runs are kept in memory.
+  static constexpr std::size_t default_limit = 400000;
+  explicit EntrySorter(std::size_t limit = default_limit) : limit_(limit) {}
+
+  void add(repository::FileEntry entry);
+
+  struct Written {
+    std::vector<repository::ShardReference> shards;
+    std::uint64_t files = 0;
+    std::uint64_t bytes = 0;
+  };
+  /// Writes all that was added as shards. Throws Error(corrupt) if a path was added twice.
+  Written write(const repository::Backups& backups);
+
+ private:
+  class Row;
+  void lay_down();
+
+  std::size_t limit_;
+  std::size_t weight_ = 0;
+  std::vector<repository::FileEntry> entries_;
+  struct CloseFile {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::unique_ptr<std::FILE, CloseFile> file_;
+  struct Span {
+    std::uint64_t begin;
+    std::uint64_t end;
+  };
+  std::vector<Span> rows_;  ///< sorted rows of entries in the file
+};
+
+}  // namespace holdfast::operations
