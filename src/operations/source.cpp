@@ -27,9 +27,18 @@ std::vector<repository::Attachment> outside_configuration(const ClusterConfigura
                                                           std::vector<std::string>& warnings) {
   std::vector<repository::Attachment> files;
   const bool agentless = cluster.data_directory.empty();
-  const std::string inside = (agentless ? session.setting("data_directory").value_or("")
-                                        : cluster.data_directory.string()) +
-                             "/";
+  std::string inside = cluster.data_directory.string() + "/";
+  if (agentless) {
+    try {
+      inside = session.setting("data_directory").value_or("") + "/";
+    } catch (const Error& error) {
+      if (error.code() != Code::permission) throw;
+      warnings.push_back(
+          "could not see where the server keeps its configuration; what is outside of its data "
+          "directory is not in the backup: GRANT pg_read_all_settings, pg_read_server_files");
+      return files;
+    }
+  }
   const auto read = [&](const std::string& path) {
     if (!agentless) return base::read_file(path);
     auto content = postgres::read_server_file(session, path);

@@ -147,7 +147,7 @@ class Walk {
     }
     ancestors_.push_back(status->identity);
     for (const std::string& name : *names) {
-      if (!contains(top_files_left_out, name)) top_entry(name);
+      if (!postgres::is_left_out(name)) top_entry(name);
     }
   }
 
