@@ -191,6 +191,16 @@ std::vector<Run> whole_of_zeros(std::uint64_t size) {
   return {{repository::page_count(size), {}, {}}};
 }
 
+/// The server rewrites pg_control in place and reads it like any file (pitfall B13).
+postgres::ControlFile parsed_control(base::View bytes) {
+  try {
+    return postgres::parse_control_file(bytes);
+  } catch (const base::Error& error) {
+    throw error.with_context("could not use the pg_control that the server sent")
+        .with_hint("if it was caught while it was written, running it again helps");
+  }
+}
+
 class StreamCopier {
  public:
   StreamCopier(const repository::Repository& repository, const repository::Backups& backups,
@@ -378,8 +388,7 @@ void StreamCopier::finish(Item& item, std::size_t part, std::vector<Run> runs) {
 /// it in full. No page can have a later LSN (TRAPS BK7).
 void StreamCopier::judge_damage() {
   const Lsn start = stream_.begin().start;
-  const Lsn stop =
-      std::max(result_.end.stop, postgres::parse_control_file(result_.control).min_recovery_point);
+  const Lsn stop = std::max(result_.end.stop, parsed_control(result_.control).min_recovery_point);
   for (auto& [path, pages] : failed_) {
     std::erase_if(pages,
                   [&](const auto& page) { return page.second >= start && page.second <= stop; });

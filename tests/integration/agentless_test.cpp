@@ -30,7 +30,7 @@ void stop_archiving(const Cluster& cluster) {
 void add_something_large(const Place& place, const Cluster& cluster) {
   const fs::path file = cluster.data_directory() / "large";
   overwrite(file, "");
-  fs::resize_file(file, std::uintmax_t{3} << 30);
+  fs::resize_file(file, std::uintmax_t{1} << 30);
   place.give_to_server_user(file);
 }
 
@@ -63,9 +63,11 @@ std::vector<std::string> remains(const Place& place, const Cluster& cluster) {
   return names;
 }
 
-class Agentless : public testing::TestWithParam<int> {
+class AgentlessCluster : public testing::Test {
  protected:
-  Agentless() : source_(place_.cluster(GetParam())) { make_agentless(place_); }
+  explicit AgentlessCluster(int major = 15) : source_(place_.cluster(major)) {
+    make_agentless(place_);
+  }
 
   std::string file_of(const std::string& table) const {
     return source_->sql("SELECT pg_relation_filepath('" + table + "')");
@@ -73,6 +75,12 @@ class Agentless : public testing::TestWithParam<int> {
 
   Place place_;
   std::unique_ptr<Cluster> source_;
+};
+
+/// Where the server's version makes a difference.
+class Agentless : public AgentlessCluster, public testing::WithParamInterface<int> {
+ protected:
+  Agentless() : AgentlessCluster(GetParam()) {}
 };
 
 TEST_P(Agentless, restores_what_was_written_while_the_backup_ran_and_later) {
@@ -91,7 +99,7 @@ TEST_P(Agentless, restores_what_was_written_while_the_backup_ran_and_later) {
   place_.must({"verify"});
 }
 
-TEST_P(Agentless, brings_the_wal_that_it_needs_where_nobody_archives) {
+TEST_F(AgentlessCluster, brings_the_wal_that_it_needs_where_nobody_archives) {
   stop_archiving(*source_);
   source_->sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
   place_.must({"backup"});
@@ -150,7 +158,7 @@ TEST_P(Agentless, holds_the_same_files_and_pages_as_an_agents_backup) {
   EXPECT_GT(a.size(), 900U);
 }
 
-TEST_P(Agentless, BK10_tablespaces_keep_their_files_apart_and_go_where_they_are_told) {
+TEST_F(AgentlessCluster, BK10_tablespaces_keep_their_files_apart_and_go_where_they_are_told) {
   for (const char* name : {"space", "space2"}) {
     fs::create_directory(place_.path(name));
     place_.give_to_server_user(place_.path(name));
@@ -190,7 +198,7 @@ TEST_P(Agentless, BK10_tablespaces_keep_their_files_apart_and_go_where_they_are_
   EXPECT_EQ(fs::read_symlink(place_.path("restored") / "pg_tblspc" / oid("space2")), moved2);
 }
 
-TEST_P(Agentless, BK4_a_connection_that_is_cut_leaves_nothing) {
+TEST_F(AgentlessCluster, BK4_a_connection_that_is_cut_leaves_nothing) {
   add_something_large(place_, *source_);
   const auto backup = begin_backup(place_);
   await_streaming(*source_);
