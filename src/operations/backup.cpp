@@ -15,6 +15,7 @@
 #include "operations/source.h"
 #include "operations/stream_backup.h"
 #include "operations/wal_push.h"
+#include "postgres/administration.h"
 #include "postgres/backup_label.h"
 #include "postgres/session.h"
 #include "repository/lease.h"
@@ -242,7 +243,11 @@ void Run::check_standby(const postgres::ControlFile& control) {
                 "another timeline, meanwhile",
                 "run it again");
   }
-  info_.stop = std::max(info_.stop, control.min_recovery_point);
+  // A standby may lag: what was committed lately is neither in the files nor, perhaps, in the
+  // archive, so the backup must not promise the present.
+  info_.stopped = postgres::replayed_until(session_);
+  info_.started = std::min(info_.started, info_.stopped);
+  info_.stop = std::max({info_.stop, control.min_recovery_point, session_.current_lsn()});
 }
 
 /// A standby's pg_wal holds segments that are still arriving, under their final names. A primary

@@ -207,9 +207,13 @@ void WalStream::receive(const repository::WalArchive& archive, const NeededWal& 
   }
 }
 
+/// Tells that we are there. That we have flushed something is not said: a server that waits for
+/// synchronous standbys must not wait for us.
 void WalStream::confirm(Lsn received) {
   base::Bytes reply{'r'};
-  for (int position = 0; position < 3; ++position) put_big_endian(reply, received.value);
+  put_big_endian(reply, received.value);
+  put_big_endian(reply, 0);  // flushed
+  put_big_endian(reply, 0);  // applied
   put_big_endian(reply, 0);  // our clock, which the server only shows
   reply.push_back(0);
   replication_.write(reply);

@@ -51,6 +51,12 @@ ControlFile control_data(Session& session) {
   return control;
 }
 
+base::Timestamp replayed_until(Session& session) {
+  return base::Timestamp(base::Microseconds(number<std::int64_t>(session.value(
+      "SELECT (extract(epoch FROM coalesce(pg_last_xact_replay_timestamp(), checkpoint_time)) * "
+      "1000000)::bigint FROM pg_control_checkpoint()"))));
+}
+
 std::optional<base::Bytes> read_server_file(Session& session, const std::string& path) {
   try {
     return base::from_hex(

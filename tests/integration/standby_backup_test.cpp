@@ -13,7 +13,8 @@ enum class Way { agent, agentless };
 class Standby : public testing::TestWithParam<std::pair<int, Way>> {
  protected:
   Standby() : primary_(place_.cluster(GetParam().first)) {
-    // The primary pushes with the configuration that it was given; the standby has its own.
+    primary_->sql("ALTER SYSTEM SET autovacuum = off");
+    primary_->sql("SELECT pg_reload_conf()");
     primary_->sql("CREATE TABLE t AS SELECT g AS id, md5(g::text) FROM generate_series(1, 5000) g");
     place_.must({"backup"});
     finish_segment(place_, *primary_);
@@ -56,6 +57,9 @@ TEST_P(Standby, restores_and_waits_for_the_wal_that_it_cannot_end_itself) {
   primary_->sql("INSERT INTO t VALUES (0, 'before')");
   primary_->sql("CHECKPOINT");
   primary_->sql("INSERT INTO t VALUES (-1, 'between')");
+  const std::string last_commit = primary_->sql("SELECT clock_timestamp()");
+  eventually("the standby has it",
+             [&] { return standby_->sql("SELECT count(*) FROM t WHERE id = -1") == "1"; });
   const auto backup = begin_backup();
   // Nobody writes: the last segment does not end by itself.
   eventually("the backup waits for WAL",
@@ -70,6 +74,10 @@ TEST_P(Standby, restores_and_waits_for_the_wal_that_it_cannot_end_itself) {
   const auto backups = place_.must({"list", "--json"}).json().at("backups");
   ASSERT_EQ(backups.size(), 2U);
   const std::string id = backups[1].at("id");
+  EXPECT_EQ(primary_->sql(fmt::format("SELECT '{}'::timestamptz <= '{}'",
+                                      backups[1].at("stopped").get<std::string>(), last_commit)),
+            "t")
+      << "it must not promise what was committed later";
   const auto restored = place_.restored(*primary_, "restored", {"--backup", id});
   EXPECT_EQ(digest(*restored), before);
   EXPECT_EQ(amcheck(*restored), "");
