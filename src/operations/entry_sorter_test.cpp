@@ -20,7 +20,14 @@ class EntrySorting : public testing::Test {
   EntrySorting() {
     base::testing::Random random(4);
     for (int i = 0; i < 3000; ++i) {
-      FileEntry entry{fmt::format("base/{}/{}", random.below(50), i), 8192, 0600, "a:b", 0, 0, {}};
+      FileEntry entry{
+          fmt::format("base/{}{}{}", random.below(50), random.chance(50) ? "/" : ".", i),
+          8192,
+          0600,
+          "a:b",
+          0,
+          0,
+          {}};
       repository::PackId pack;
       pack.bytes[0] = static_cast<std::uint8_t>(random.below(5));
       entry.runs = {{1, pack, {static_cast<std::uint32_t>(i)}}};
