@@ -123,6 +123,32 @@ std::array<std::uint8_t, 32> hmac_sha256(const Secret& key, View bytes) {
   return digest;
 }
 
+namespace {
+
+EVP_MD_CTX* digest_of(void* context) {
+  return static_cast<EVP_MD_CTX*>(context);
+}
+
+}  // namespace
+
+Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
+  check(EVP_DigestInit_ex(digest_of(context_), EVP_sha256(), nullptr), "set up SHA-256");
+}
+
+Sha256::~Sha256() {
+  EVP_MD_CTX_free(digest_of(context_));
+}
+
+void Sha256::add(View bytes) {
+  check(EVP_DigestUpdate(digest_of(context_), bytes.data(), bytes.size()), "compute SHA-256");
+}
+
+std::array<std::uint8_t, 32> Sha256::finish() {
+  std::array<std::uint8_t, 32> digest{};
+  check(EVP_DigestFinal_ex(digest_of(context_), digest.data(), nullptr), "compute SHA-256");
+  return digest;
+}
+
 bool same_bytes(View a, View b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }

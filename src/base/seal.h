@@ -40,6 +40,20 @@ Secret stretch(std::string_view passphrase, View salt, unsigned log_n);
 
 std::array<std::uint8_t, 32> sha256(View bytes);
 std::array<std::uint8_t, 32> hmac_sha256(const Secret& key, View bytes);
+/// SHA-256 of bytes that come piece by piece.
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+  void add(View bytes);
+  /// The digest of all that was added; nothing can be added any more.
+  std::array<std::uint8_t, 32> finish();
+
+ private:
+  void* context_;
+};
 /// Equality in a time that does not depend on where they differ.
 bool same_bytes(View a, View b);
 

@@ -44,6 +44,11 @@ TEST(Hmac, agrees_with_rfc_4231) {
 TEST(Sha256, agrees_with_fips_180) {
   EXPECT_EQ(to_hex(sha256(view("abc"))),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  Sha256 pieces;
+  pieces.add(view("a"));
+  pieces.add({});
+  pieces.add(view("bc"));
+  EXPECT_EQ(pieces.finish(), sha256(view("abc")));
 }
 
 TEST(Derive, is_hkdf_as_in_rfc_5869) {

@@ -19,6 +19,7 @@ struct Options {
   std::string repository;
   std::string key_file;
   std::string key_command;
+  bool agentless = false;
   bool no_encryption = false;
   bool recovery_kit = false;
   bool new_system = false;
@@ -58,6 +59,7 @@ void init(Invocation& invocation, Options& options) {
   ask(options.repository, "Where shall the repository be", "file:///var/lib/holdfast");
   request.connection = options.connection;
   request.data_directory = options.data_directory;
+  request.agentless = options.agentless;
   request.repository = options.repository;
   request.key.key_file = options.key_file;
   request.key.key_command = options.key_command;
@@ -104,6 +106,8 @@ void add_init(CLI::App& app, Invocation& invocation) {
       ->type_name("FILE");
   command->add_option("--key-command", options->key_command, "Command that prints the key")
       ->type_name("COMMAND");
+  command->add_flag("--agentless", options->agentless,
+                    "Use the connection alone (replication), no data directory");
   command->add_flag("--no-encryption", options->no_encryption, "Store everything in the clear");
   command->add_flag("--recovery-kit", options->recovery_kit,
                     "Print the recovery kit again, of a repository that is there");

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "base/workers.h"
@@ -15,7 +16,9 @@
 #include "operations/copy_files.h"
 #include "operations/source.h"
 #include "operations/sparse_packs.h"
+#include "operations/stream_backup.h"
 #include "operations/wal_push.h"
+#include "postgres/administration.h"
 #include "postgres/backup_label.h"
 #include "postgres/session.h"
 #include "repository/lease.h"
@@ -38,7 +41,11 @@ class Run {
         source_(examine_source(site, session_)),
         backups_(site.repository, source_.place),
         archive_(site.repository, source_.place),
-        lease_(site.repository, source_.place, "backup") {}
+        lease_(site.repository, source_.place, "backup") {
+    for (const std::string& warning : source_.warnings) progress_.warn(warning);
+    if (!site.cluster.data_directory.empty()) return;
+    streamed_.emplace(site.cluster.connection, source_.control.system_id);
+  }
 
   BackupInfo take() {
     try {
@@ -64,9 +71,15 @@ class Run {
   bool compare_by_list(Compare by);
   void copy();
   void copy_all();
+  void copy_stream();
+  void add_link(const postgres::Tablespace& tablespace);
+  void check_alive();
   void end();
+  void check_standby(const postgres::ControlFile& control);
   void store_wal();
   void store_wal_file(const std::string& name);
+  bool is_complete(const std::string& name);
+  std::chrono::seconds patience() const;
   void write_map();
   void check_stored() const;
   void commit();
@@ -81,7 +94,9 @@ class Run {
   repository::Backups backups_;
   repository::WalArchive archive_;
   repository::Lease lease_;
+  std::optional<StreamBackup> streamed_;  ///< where there is no data directory
   BackupInfo info_;
+  postgres::Session::BackupStop stop_;
   postgres::BackupLabel label_;
   CopyResult copied_;
   repository::BackupMap map_;
@@ -134,6 +149,15 @@ void Run::begin() {
   info_.checksums = control.checksum_version != 0;
   info_.catalog_version = control.catalog_version;
   info_.hints_logged = info_.checksums || session_.setting("wal_log_hints") == "on";
+  if (streamed_) {
+    const postgres::BackupBegin begun = streamed_->begin(request_.label);
+    info_.start = begun.start;
+    for (const postgres::Tablespace& each : begun.tablespaces) {
+      // One that was made in place (allow_in_place_tablespaces) is a directory like others.
+      if (each.location.starts_with('/')) add_link(each);
+    }
+    return;
+  }
   info_.start = session_.start_backup(request_.label, true).lsn;
   // The checkpoint that this made must be in the data directory that we read; in a stale copy of
   // it, or in another cluster's, it is not (TRAPS BK9).
@@ -169,6 +193,7 @@ void Run::compare() {
                    baseline_->distrust);
     return;
   }
+  if (streamed_) return;  // through a connection nobody says whether it is still the same file
   comparison_.trust_stamps = info_.hints_logged && baseline_->backup.hints_logged;
   const auto wanted = [&](Compare by) {
     return request_.compare == by || request_.compare == Compare::automatic;
@@ -202,7 +227,42 @@ bool Run::compare_by_list(Compare by) {
   return changes_.blocks.has_value();
 }
 
+void Run::add_link(const postgres::Tablespace& tablespace) {
+  map_.links.push_back({fmt::format("pg_tblspc/{}", tablespace.oid), tablespace.location});
+}
+
+void Run::check_alive() {
+  lease_.check();
+  if (!session_.alive()) {
+    throw Error(Code::unreachable, "could not go on with the backup: the server is gone",
+                "start it, and run the backup again");
+  }
+}
+
+/// The agentless way: what copy() and the first half of end() do, by the server's own hands.
+void Run::copy_stream() {
+  CopyStreamRequest request;
+  request.backup = info_.id.text;
+  request.checksums = info_.checksums;
+  request.segment_blocks = source_.control.relation_segment_blocks;
+  request.workers = request_.workers;
+  request.compare = comparison_;
+  request.check = [this] { check_alive(); };
+  CopiedStream stream = streamed_->copy(site_.repository, backups_, request, progress_);
+  copied_ = std::move(stream.files);
+  map_.directories = copied_.directories;
+  map_.attachments = source_.configuration_files;
+  const postgres::ControlFile control = postgres::parse_control_file(stream.control);
+  if (control.system_id != source_.control.system_id) {
+    base::fail(Code::foreign, "the server sent the files of system {}",
+               postgres::to_string(control.system_id));
+  }
+  map_.attachments.push_back({"pg_control", std::move(stream.control)});
+  stop_ = {stream.end.stop, std::move(stream.backup_label), std::move(stream.tablespace_map)};
+}
+
 void Run::copy() {
+  if (streamed_) return copy_stream();
   try {
     copy_all();
   } catch (const WrongList& error) {
@@ -215,7 +275,7 @@ void Run::copy() {
   map_.directories = copied_.directories;
   for (const postgres::Tablespace& tablespace :
        postgres::linked_tablespaces(site_.cluster.data_directory)) {
-    map_.links.push_back({fmt::format("pg_tblspc/{}", tablespace.oid), tablespace.location});
+    add_link(tablespace);
   }
   map_.attachments = source_.configuration_files;
   // Last of all files (POSTGRES 5.1): on a standby its minRecoveryPoint must be no older than any
@@ -234,38 +294,71 @@ void Run::copy_all() {
   request.checksums = info_.checksums;
   request.segment_blocks = source_.control.relation_segment_blocks;
   request.workers = request_.workers;
-  request.check = [this] {
-    lease_.check();
-    if (!session_.alive()) {
-      throw Error(Code::unreachable, "could not go on with the backup: the server is gone",
-                  "start it, and run the backup again");
-    }
-  };
+  request.check = [this] { check_alive(); };
   copied_ = copy_files(site_.repository, backups_, request, progress_);
 }
 
 void Run::end() {
   progress_.begin("ending the backup", 0);
-  const postgres::Session::BackupStop stop = session_.stop_backup();
-  label_ = postgres::parse_backup_label(stop.label_file);
+  if (!streamed_) stop_ = session_.stop_backup();
+  label_ = postgres::parse_backup_label(stop_.label_file);
   if (label_.start != info_.start) {
     base::fail(Code::postgres, "the server ended another backup than the one that was begun");
   }
-  info_.stop = stop.lsn;
+  info_.stop = stop_.lsn;
   info_.stopped = std::max(session_.clock(), info_.started);
   info_.timeline = label_.timeline;
-  map_.attachments.push_back({"backup_label", base::copy(base::view(stop.label_file))});
-  if (!stop.tablespace_map.empty()) {
-    map_.attachments.push_back({"tablespace_map", base::copy(base::view(stop.tablespace_map))});
+  if (source_.standby || label_.from_standby) {
+    check_standby(postgres::parse_control_file(map_.attachments.back().content));
   }
+  map_.attachments.push_back({"backup_label", base::copy(base::view(stop_.label_file))});
+  if (!stop_.tablespace_map.empty()) {
+    map_.attachments.push_back({"tablespace_map", base::copy(base::view(stop_.tablespace_map))});
+  }
+}
+
+/// A backup of a standby becomes consistent where the pg_control in it says, on the timeline that
+/// it began on.
+void Run::check_standby(const postgres::ControlFile& control) {
+  if (!label_.from_standby || !session_.in_recovery() ||
+      control.min_recovery_timeline != info_.timeline) {
+    throw Error(Code::postgres,
+                "could not finish the backup: the standby was promoted, or followed its primary to "
+                "another timeline, meanwhile",
+                "run it again");
+  }
+  // A standby may lag: what was committed lately is neither in the files nor, perhaps, in the
+  // archive, so the backup must not promise the present.
+  info_.stopped = postgres::replayed_until(session_);
+  info_.started = std::min(info_.started, info_.stopped);
+  info_.stop = std::max({info_.stop, control.min_recovery_point, session_.current_lsn()});
+}
+
+/// A standby's pg_wal holds segments that are still arriving, under their final names. A primary
+/// has ended the last one that its backup needs.
+bool Run::is_complete(const std::string& name) {
+  const auto parsed = postgres::parse_wal_file_name(name);
+  if (!source_.standby || parsed->kind != postgres::WalFileName::Kind::segment) return true;
+  const postgres::SegmentSize size = info_.segment_size;
+  return postgres::end_of(parsed->segment(size).value(), size) <= session_.current_lsn();
+}
+
+/// How long WAL may take to come. A standby must wait until its primary has filled a segment.
+std::chrono::seconds Run::patience() const {
+  return std::chrono::seconds(source_.standby ? 600 : 60);
 }
 
 void Run::store_wal_file(const std::string& name) {
   const base::fs::path file = site_.cluster.data_directory / "pg_wal" / name;
-  constexpr auto limit = std::chrono::seconds(60);
-  const auto give_up = std::chrono::steady_clock::now() + limit;
+  const auto give_up = std::chrono::steady_clock::now() + patience();
+  bool said = false;
   while (!archive_.has(name)) {
-    if (base::status_of(file)) {
+    const bool complete = is_complete(name);
+    if (!complete && !std::exchange(said, true)) {
+      progress_.warn("waiting up to {} s for the primary to end WAL segment {}", patience().count(),
+                     name);
+    }
+    if (complete && base::status_of(file)) {
       try {
         push_wal_of(archive_, source_.control.system_id, file, request_.workers);
         return;
@@ -281,8 +374,11 @@ void Run::store_wal_file(const std::string& name) {
           fmt::format("could not store WAL file {}, which the backup needs: it is neither in "
                       "pg_wal nor in the repository",
                       name),
-          "set archive_command (see `holdfast doctor`), so that WAL is kept until it is "
-          "archived, and run it again");
+          source_.standby
+              ? "run pg_switch_wal() on the primary, or let archive_timeout end segments there, "
+                "and run it again"
+              : "set archive_command (see `holdfast doctor`), so that WAL is kept until it is "
+                "archived, and run it again");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
   }
@@ -290,10 +386,16 @@ void Run::store_wal_file(const std::string& name) {
 
 void Run::store_wal() {
   progress_.begin("storing the WAL that it needs", 0);
-  if (info_.timeline.value > 1) store_wal_file(postgres::history_file_name(info_.timeline));
   const postgres::SegmentSize size = info_.segment_size;
   const auto first = postgres::segment_at(info_.timeline, info_.start, size);
   const auto last = postgres::segment_at(info_.timeline, {info_.stop.value - 1}, size);
+  if (streamed_) {
+    const NeededWal wanted{source_.control.system_id, first, last, size, patience()};
+    streamed_->wal().store(
+        archive_, wanted, request_.workers, [this] { base::stop_if_interrupted(); }, progress_);
+    return;
+  }
+  if (info_.timeline.value > 1) store_wal_file(postgres::history_file_name(info_.timeline));
   for (postgres::Segment segment = first; segment <= last; ++segment.number) {
     store_wal_file(postgres::file_name(segment, size));
   }

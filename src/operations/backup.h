@@ -5,6 +5,10 @@
 // It begins as the previous backup is, and replaces the pages that have changed since; the result
 // is a complete backup all the same, which needs no other one.
 //
+// Files come from a data directory that we read, or, where the configuration names none, through a
+// replication connection (stream_backup.h). The server may be a standby either way; then what the
+// backup promises to hold ends with the last commit that was replayed.
+//
 // The order of things is the safety of it: take the lease; pg_backup_start; copy every file,
 // pg_control last; pg_backup_stop; make the WAL between the two durable in the repository; write
 // the map; look whether everything is there; and only then write backup.json (INV-1). Whatever

@@ -38,6 +38,7 @@ bool has_other_wal(const base::fs::path& data_directory, const repository::WalAr
   const auto segment =
       postgres::segment_at(backup.timeline, {backup.stop.value - 1}, backup.segment_size);
   const std::string name = postgres::file_name(segment, backup.segment_size);
+  if (data_directory.empty()) return false;
   const auto local = base::read_file(data_directory / "pg_wal" / name);
   if (!local) return false;
   const auto archived = archive.get(name);
@@ -77,12 +78,25 @@ std::string find_distrust(const Site& site, const repository::WalArchive& archiv
   if (start < backup.stop || insert < backup.stop) {
     return "the server is at an earlier position than that backup";
   }
-  if (archive_is_ahead(archive, source, insert)) {
+  // A standby is always behind what its primary archives.
+  if (!source.standby && archive_is_ahead(archive, source, insert)) {
     return "the repository has later WAL than the server";
   }
   if (has_other_wal(directory, archive, backup))
     return "the server has other WAL than was archived";
   return {};
+}
+
+/// The files of a shard; nullopt if it cannot be read.
+std::optional<std::vector<repository::FileEntry>> read_if_sound(const repository::Backups& backups,
+                                                                const repository::ShardId& id,
+                                                                base::Decompressor& decompressor) {
+  try {
+    return backups.read_shard(id, decompressor).files;
+  } catch (const Error& error) {
+    if (error.code() != Code::corrupt) throw;
+    return std::nullopt;
+  }
 }
 
 }  // namespace
@@ -112,15 +126,11 @@ std::optional<Baseline> find_baseline(const Site& site, const Source& source, Ls
 }
 
 void PreviousFiles::load() {
-  files_.files.clear();
+  auto files = read_if_sound(backups_, shards_[shard_].id, decompressor_);
+  if (!files) ++unreadable_;
+  files_.files = std::move(files).value_or(std::vector<repository::FileEntry>());
   next_ = 0;
   loaded_ = true;
-  try {
-    files_ = backups_.read_shard(shards_[shard_].id, decompressor_);
-  } catch (const Error& error) {
-    if (error.code() != Code::corrupt) throw;
-    ++unreadable_;
-  }
 }
 
 std::optional<repository::FileEntry> PreviousFiles::find(const std::string& path) {
@@ -134,6 +144,31 @@ std::optional<repository::FileEntry> PreviousFiles::find(const std::string& path
   while (next_ < files.size() && repository::comes_before(files[next_].path, path)) ++next_;
   if (next_ == files.size() || files[next_].path != path) return std::nullopt;
   return std::move(files[next_++]);
+}
+
+const PreviousLookup::Files& PreviousLookup::load(std::size_t shard) {
+  constexpr std::size_t shards_kept = 8;
+  const auto found = std::ranges::find(loaded_, shard, &std::pair<std::size_t, Files>::first);
+  if (found != loaded_.end()) {
+    loaded_.splice(loaded_.begin(), loaded_, found);
+  } else {
+    loaded_.emplace_front(
+        shard, read_if_sound(backups_, shards_[shard].id, decompressor_).value_or(Files()));
+    if (loaded_.size() > shards_kept) loaded_.pop_back();
+  }
+  return loaded_.front().second;
+}
+
+std::optional<repository::FileEntry> PreviousLookup::find(const std::string& path) {
+  const auto shard = std::ranges::partition_point(
+      shards_, [&](const auto& each) { return repository::comes_before(each.last_path, path); });
+  if (shard == shards_.end()) return std::nullopt;
+  const Files& files = load(static_cast<std::size_t>(shard - shards_.begin()));
+  const auto found = std::ranges::partition_point(files, [&](const repository::FileEntry& each) {
+    return repository::comes_before(each.path, path);
+  });
+  if (found == files.end() || found->path != path) return std::nullopt;
+  return *found;
 }
 
 }  // namespace holdfast::operations

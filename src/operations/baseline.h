@@ -7,6 +7,7 @@
 // nothing can have written pages without WAL. Wherever that is in doubt (POSTGRES U3 to U6), pages
 // are compared by content: that needs no trust, only reading.
 
+#include <list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -60,6 +61,23 @@ class PreviousFiles {
   bool loaded_ = false;
   std::size_t next_ = 0;
   std::size_t unreadable_ = 0;
+};
+
+/// The same files in any order. Keeps a few shards in memory.
+class PreviousLookup {
+ public:
+  PreviousLookup(const repository::Backups& backups,
+                 const std::vector<repository::ShardReference>& shards)
+      : backups_(backups), shards_(shards) {}
+  std::optional<repository::FileEntry> find(const std::string& path);
+
+ private:
+  using Files = std::vector<repository::FileEntry>;
+  const Files& load(std::size_t shard);
+  const repository::Backups& backups_;
+  const std::vector<repository::ShardReference>& shards_;
+  base::Decompressor decompressor_;
+  std::list<std::pair<std::size_t, Files>> loaded_;  ///< the last used first
 };
 
 }  // namespace holdfast::operations

@@ -122,8 +122,8 @@ ClusterConfiguration read_cluster(const base::fs::path& path, const std::string&
     refuse(path, section.where(), fmt::format("unknown kind \"{}\"", kind), "use \"postgres\"");
   }
   cluster.connection = section.required("connection");
-  cluster.data_directory = section.required("data_directory");
-  if (!cluster.data_directory.is_absolute()) {
+  cluster.data_directory = section.text("data_directory");
+  if (!cluster.data_directory.empty() && !cluster.data_directory.is_absolute()) {
     refuse(path, section.where(), "data_directory must be an absolute path");
   }
   section.refuse_other_keys();
@@ -302,11 +302,14 @@ std::string write_configuration(const ClusterConfiguration& cluster,
   std::string text = fmt::format(
       "[cluster.{}]\n"
       "connection = {}\n"
-      "data_directory = {}\n"
+      "{}"
       "\n"
       "[repository.{}]\n"
       "url = {}\n",
-      cluster.name, quoted(cluster.connection), quoted(cluster.data_directory.string()),
+      cluster.name, quoted(cluster.connection),
+      cluster.data_directory.empty()
+          ? "# No data_directory: backups come through the connection, by replication.\n"
+          : fmt::format("data_directory = {}\n", quoted(cluster.data_directory.string())),
       repository.name, quoted(repository.url));
   if (!repository.key.key_file.empty()) {
     text += fmt::format("key_file = {}\n", quoted(repository.key.key_file));

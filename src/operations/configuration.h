@@ -18,6 +18,7 @@ namespace holdfast::operations {
 struct ClusterConfiguration {
   std::string name;
   std::string connection;  ///< libpq connection string
+  /// Empty: nothing is read from the server's disk; `connection` must allow replication.
   base::fs::path data_directory;
 };
 

@@ -130,9 +130,9 @@ class Copier {
       : repository_(repository),
         request_(request),
         progress_(progress),
-        previous_files_(backups, request.previous_shards()),
+        previous_files_(backups, previous_shards(request.compare)),
         hashes_(repository, backups.place().directory()),
-        shards_(backups, request.previous_shards()),
+        shards_(backups, previous_shards(request.compare)),
         directory_(backups.place().directory()) {}
 
   CopyResult run() {
@@ -265,9 +265,11 @@ std::vector<Piece> Copier::take(const std::stop_token& stop) {
 }
 
 void Copier::work(unsigned index, const std::stop_token& stop) {
-  repository::PackWriter writer(
-      repository_.store(), directory_, repository_.protection(), repository_.page_hash(),
-      {.backup = request_.backup, .previous = request_.previous(), .stamp = request_.stamp});
+  repository::PackWriter writer(repository_.store(), directory_, repository_.protection(),
+                                repository_.page_hash(),
+                                {.backup = request_.backup,
+                                 .previous = previous_id(request_.compare),
+                                 .stamp = request_.stamp});
   Bytes buffer;
   auto checked = std::chrono::steady_clock::now();
   while (!stop.stop_requested()) {
@@ -512,15 +514,6 @@ void Copier::pass_on_finished(std::unique_lock<std::mutex>& lock) {
 }
 
 }  // namespace
-
-const std::vector<repository::ShardReference>& CopyRequest::previous_shards() const {
-  static const std::vector<repository::ShardReference> none;
-  return compare.baseline != nullptr ? compare.baseline->map.shards : none;
-}
-
-std::string CopyRequest::previous() const {
-  return compare.baseline != nullptr ? compare.baseline->backup.id.text : std::string();
-}
 
 WrongList::WrongList(const std::string& path, std::uint64_t page)
     : Error(

@@ -39,9 +39,6 @@ struct CopyRequest {
   /// Called every few seconds, by one thread at a time; may throw, which ends the copying. A backup
   /// whose server is gone should not go on reading files for hours.
   std::function<void()> check;
-
-  const std::vector<repository::ShardReference>& previous_shards() const;
-  std::string previous() const;  ///< id of the backup that it is compared with; empty: none
 };
 
 /// A page that cannot have changed, by what the list of changes says, has changed by its LSN.

@@ -12,6 +12,7 @@
 #include "postgres/administration.h"
 #include "postgres/data_directory.h"
 #include "postgres/recovery_settings.h"
+#include "postgres/replication.h"
 
 namespace holdfast::operations {
 
@@ -28,7 +29,11 @@ class Doctor {
 
   Diagnosis run() {
     note(Level::good, "configuration " + configuration_.path.string());
-    attempt([this] { look_at_data_directory(); });
+    if (agentless()) {
+      attempt([this] { look_at_replication(); });
+    } else {
+      attempt([this] { look_at_data_directory(); });
+    }
     attempt([this] { look_at_server(); });
     attempt([this] { look_at_repository(); });
     return std::move(diagnosis_);
@@ -49,8 +54,13 @@ class Doctor {
   }
 
   void look_at_data_directory();
+  void look_at_replication();
+  void look_at_checksums(const postgres::ControlFile& control);
+  bool agentless() const { return cluster_.data_directory.empty(); }
+  postgres::SystemId system() const;
   void look_at_server();
   void look_at_settings(postgres::Session& session);
+  void look_at_archiving(postgres::Session& session, const std::string& mode, bool pushes);
   void look_at_archiver(postgres::Session& session);
   void want(postgres::Session& session, const std::string& name, const std::string& value,
             bool is_right, const std::string& why, bool needs_restart);
@@ -70,10 +80,41 @@ void Doctor::look_at_data_directory() {
       postgres::read_control_file(cluster_.data_directory).control;
   note(Level::good, fmt::format("data directory {} of PostgreSQL {}, system {}", directory, major,
                                 postgres::to_string(control.system_id)));
-  if (control.checksum_version == 0) {
-    note(Level::warning, "data checksums are off: damaged pages are not noticed",
-         "stop the server and run pg_checksums --enable");
+  look_at_checksums(control);
+}
+
+void Doctor::look_at_checksums(const postgres::ControlFile& control) {
+  if (control.checksum_version != 0) return;
+  note(Level::warning, "data checksums are off: damaged pages are not noticed",
+       "stop the server and run pg_checksums --enable");
+}
+
+/// A backup needs two replication connections at once, and keeps WAL by a slot.
+void Doctor::look_at_replication() {
+  std::optional<postgres::Replication> connections[2];
+  try {
+    for (auto& each : connections) each.emplace(cluster_.connection, "holdfast");
+    connections[0]->identify();
+  } catch (const Error& error) {
+    throw error.with_context("no backup is possible without data_directory")
+        .with_hint(
+            "ALTER ROLE ... REPLICATION, a line of pg_hba.conf for the database \"replication\", "
+            "and max_wal_senders for two more connections");
   }
+  note(Level::good, fmt::format("the server lets us replicate; system {}",
+                                postgres::to_string(connections[0]->identify().id)));
+  if (connections[0]->setting("max_replication_slots") == "0") {
+    note(Level::warning,
+         "max_replication_slots = 0: the server may remove WAL that a running backup needs",
+         "ALTER SYSTEM SET max_replication_slots = 10 and restart");
+  }
+  postgres::Session session(cluster_.connection);
+  look_at_checksums(postgres::control_data(session));
+}
+
+postgres::SystemId Doctor::system() const {
+  if (agentless()) return postgres::Session(cluster_.connection).system_id();
+  return postgres::read_control_file(cluster_.data_directory).control.system_id;
 }
 
 void Doctor::look_at_server() {
@@ -108,18 +149,29 @@ void Doctor::look_at_settings(postgres::Session& session) {
   want(session, "wal_level", "replica", level == "replica" || level == "logical",
        "WAL does not hold what recovery needs", true);
   const std::string mode = session.setting("archive_mode").value_or("");
+  const std::string command = session.setting("archive_command").value_or("");
+  // Other quoting or paths do as well, as long as it is a push of ours.
+  const bool pushes = command.find("holdfast") != std::string::npos &&
+                      command.find("wal push") != std::string::npos;
+  want(session, "full_page_writes", "on", session.setting("full_page_writes") == "on",
+       "torn pages cannot be mended", false);
+  if (agentless()) {
+    // What a command on another machine should look like is not ours to say.
+    if (!pushes) {
+      note(Level::warning, "the server's archive_command is not `holdfast wal push`",
+           "unless WAL comes into the repository in another way, only backups can be restored");
+    }
+  } else {
+    look_at_archiving(session, mode, pushes);
+  }
+  if (!diagnosis_.fixed.empty()) postgres::reload(session);
+}
+
+void Doctor::look_at_archiving(postgres::Session& session, const std::string& mode, bool pushes) {
   want(session, "archive_mode", "on", mode == "on" || mode == "always",
        "no WAL is archived, so nothing after a backup can be restored", true);
   const std::string wanted = archive_command(configuration_, cluster_.name);
-  const std::string command = session.setting("archive_command").value_or("");
-  // Other quoting or paths do as well, as long as it is a push of ours.
-  want(session, "archive_command", wanted,
-       command.find("holdfast") != std::string::npos &&
-           command.find("wal push") != std::string::npos,
-       "WAL does not come into the repository", false);
-  want(session, "full_page_writes", "on", session.setting("full_page_writes") == "on",
-       "torn pages cannot be mended", false);
-  if (!diagnosis_.fixed.empty()) postgres::reload(session);
+  want(session, "archive_command", wanted, pushes, "WAL does not come into the repository", false);
 }
 
 void Doctor::look_at_archiver(postgres::Session& session) {
@@ -142,8 +194,7 @@ void Doctor::look_at_repository() {
   if (site.repository.store().put(probe, base::view("probe\n")))
     site.repository.store().remove(probe);
   note(Level::good, "the repository can be written to");
-  const std::string system =
-      postgres::to_string(postgres::read_control_file(cluster_.data_directory).control.system_id);
+  const std::string system = postgres::to_string(this->system());
   if (!site.repository.is_registered({cluster_.name, system})) {
     note(Level::bad,
          fmt::format("the repository does not know system {} as cluster {}", system, cluster_.name),

@@ -21,6 +21,15 @@ bool is_same_file(const FileEntry& entry, const FileEntry& previous) {
 
 }  // namespace
 
+const std::vector<repository::ShardReference>& previous_shards(const ComparisonBase& base) {
+  static const std::vector<repository::ShardReference> none;
+  return base.baseline != nullptr ? base.baseline->map.shards : none;
+}
+
+std::string previous_id(const ComparisonBase& base) {
+  return base.baseline != nullptr ? base.baseline->backup.id.text : std::string();
+}
+
 FileComparison::FileComparison(const ComparisonBase& base, std::uint32_t segment_blocks,
                                const FileEntry& entry, std::optional<FileEntry> previous)
     : previous_(std::move(previous)) {

@@ -26,6 +26,11 @@ struct ComparisonBase {
   const std::set<repository::PackId>* emptied = nullptr;
 };
 
+/// The map shards of the baseline; none without one.
+const std::vector<repository::ShardReference>& previous_shards(const ComparisonBase& base);
+/// The id of the baseline; empty without one.
+std::string previous_id(const ComparisonBase& base);
+
 /// One file's comparison. Belongs to the file; its const functions may be used by several threads.
 class FileComparison {
  public:

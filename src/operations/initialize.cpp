@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "operations/source.h"
+#include "postgres/replication.h"
 #include "postgres/session.h"
 
 namespace holdfast::operations {
@@ -43,6 +44,12 @@ ClusterConfiguration describe_cluster(const InitRequest& request) {
   }
   cluster.connection =
       request.connection.empty() ? std::string(local_connection) : request.connection;
+  if (request.agentless) {
+    if (!request.data_directory.empty()) {
+      base::fail(Code::usage, "a data directory and --agentless exclude each other");
+    }
+    return cluster;
+  }
   cluster.data_directory = request.data_directory.empty() ? ask_data_directory(cluster.connection)
                                                           : request.data_directory;
   if (!cluster.data_directory.is_absolute()) {
@@ -165,12 +172,17 @@ repository::Repository provide_repository(const Configuration& configuration,
   return std::move(created.repository);
 }
 
+postgres::SystemId system_of(const ClusterConfiguration& cluster) {
+  if (!cluster.data_directory.empty()) {
+    return postgres::read_control_file(cluster.data_directory).control.system_id;
+  }
+  return postgres::Session(cluster.connection).system_id();
+}
+
 void register_systems(const Configuration& configuration, repository::Repository& repository,
                       const InitRequest& request, InitOutcome& outcome) {
   for (const ClusterConfiguration& cluster : configuration.clusters) {
-    const postgres::ControlFile control =
-        postgres::read_control_file(cluster.data_directory).control;
-    const repository::ClusterPlace place{cluster.name, postgres::to_string(control.system_id)};
+    const repository::ClusterPlace place{cluster.name, postgres::to_string(system_of(cluster))};
     outcome.system_id = place.system_id;
     if (repository.is_registered(place)) continue;
     const auto known = repository.systems(cluster.name);
@@ -183,7 +195,30 @@ void register_systems(const Configuration& configuration, repository::Repository
           "if this is the cluster after pg_upgrade or initdb, add --new-system; else give it "
           "another name with --cluster");
     }
-    outcome.registered = repository.register_system(place, cluster.data_directory.string());
+    outcome.registered = repository.register_system(
+        place, cluster.data_directory.empty() ? "agentless" : cluster.data_directory.string());
+  }
+}
+
+/// Connection and data directory are one server's, or the server does not answer and there is a
+/// data directory.
+void look_at(const ClusterConfiguration& cluster, InitOutcome& outcome) {
+  const bool agentless = cluster.data_directory.empty();
+  if (!agentless && !base::status_of(cluster.data_directory)) {
+    throw Error(
+        Code::not_found,
+        fmt::format("there is no data directory \"{}\" here", cluster.data_directory.string()),
+        "run this on the server's machine, or add --agentless for backups through the "
+        "connection alone");
+  }
+  if (!agentless) postgres::read_control_file(cluster.data_directory);
+  try {
+    postgres::Session session(cluster.connection);
+    matching_control_file(cluster, session);
+    if (agentless) postgres::Replication(cluster.connection, "holdfast").identify();
+  } catch (const Error& error) {
+    if (agentless || error.code() != Code::unreachable) throw;
+    outcome.notes.push_back(error.message());
   }
 }
 
@@ -195,14 +230,7 @@ InitOutcome initialize(const InitRequest& request) {
   outcome.configuration = configuration.path;
   // Everything that can be wrong with the cluster is found out before anything is made.
   for (const ClusterConfiguration& cluster : configuration.clusters) {
-    postgres::read_control_file(cluster.data_directory);
-    try {
-      postgres::Session session(cluster.connection);
-      matching_control_file(cluster, session);
-    } catch (const Error& error) {
-      if (error.code() != Code::unreachable) throw;
-      outcome.notes.push_back(error.message());
-    }
+    look_at(cluster, outcome);
   }
   repository::Repository repository = provide_repository(configuration, request, outcome);
   register_systems(configuration, repository, request, outcome);

@@ -15,6 +15,7 @@ struct InitRequest {
   std::string cluster;           ///< empty: "main"
   std::string connection;        ///< empty: the local server
   std::string data_directory;    ///< empty: asked from the server
+  bool agentless = false;        ///< no data directory: everything goes through the connection
   std::string repository;        ///< url; empty: file:///var/lib/holdfast
   repository::KeySource key;     ///< none: a key file beside the configuration
   bool encrypt = true;

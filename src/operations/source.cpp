@@ -22,15 +22,38 @@ void check_version(postgres::Session& session) {
 }
 
 /// Configuration files by absolute path, without those inside the data directory.
-std::vector<repository::Attachment> outside_configuration(const base::fs::path& data_directory,
-                                                          postgres::Session& session) {
+std::vector<repository::Attachment> outside_configuration(const ClusterConfiguration& cluster,
+                                                          postgres::Session& session,
+                                                          std::vector<std::string>& warnings) {
   std::vector<repository::Attachment> files;
-  const std::string inside = data_directory.string() + "/";
+  const bool agentless = cluster.data_directory.empty();
+  std::string inside = cluster.data_directory.string() + "/";
+  if (agentless) {
+    try {
+      inside = session.setting("data_directory").value_or("") + "/";
+    } catch (const Error& error) {
+      if (error.code() != Code::permission) throw;
+      warnings.push_back(
+          "could not see where the server keeps its configuration; what is outside of its data "
+          "directory is not in the backup: GRANT pg_read_all_settings, pg_read_server_files");
+      return files;
+    }
+  }
+  const auto read = [&](const std::string& path) {
+    if (!agentless) return base::read_file(path);
+    auto content = postgres::read_server_file(session, path);
+    if (!content) {
+      warnings.push_back(
+          fmt::format("could not read \"{}\" through the server, so the backup lacks it: GRANT "
+                      "pg_read_server_files, or keep a copy of it",
+                      path));
+    }
+    return content;
+  };
   for (const std::string& each : postgres::configuration_files(session)) {
     const std::string path = base::fs::path(each).lexically_normal().string();
     if (path.starts_with(inside)) continue;
-    if (auto content = base::read_file(path))
-      files.push_back({"config" + path, *std::move(content)});
+    if (auto content = read(path)) files.push_back({"config" + path, *std::move(content)});
   }
   if (files.empty()) return files;
   for (const char* name : {"config_file", "hba_file", "ident_file"}) {
@@ -44,6 +67,7 @@ std::vector<repository::Attachment> outside_configuration(const base::fs::path& 
 
 postgres::ControlFile matching_control_file(const ClusterConfiguration& cluster,
                                             postgres::Session& session) {
+  if (cluster.data_directory.empty()) return postgres::control_data(session);
   postgres::major_version(cluster.data_directory);  // says clearly if this is no data directory
   const postgres::ControlFile control = postgres::read_control_file(cluster.data_directory).control;
   const postgres::SystemId server = session.system_id();
@@ -72,18 +96,16 @@ Source examine_source(const Site& site, postgres::Session& session) {
         "if it is this cluster after pg_upgrade or initdb, run `holdfast init --new-system`; "
         "else give it a cluster of its own");
   }
-  if (session.in_recovery()) {
-    throw Error(Code::unsupported, "cannot back up a standby",
-                "let connection and data_directory mean the primary");
-  }
+  source.standby = session.in_recovery();
   // What runs without full page writes cannot be mended from torn pages.
-  if (session.setting("full_page_writes") == "off") {
+  // (Of a standby's primary the server itself knows.)
+  if (!source.standby && session.setting("full_page_writes") == "off") {
     throw Error(Code::refused, "cannot back up this server safely: full_page_writes is off",
                 "set full_page_writes = on");
   }
   source.version_directory =
       fmt::format("PG_{}_{}", session.major_version(), source.control.catalog_version);
-  source.configuration_files = outside_configuration(site.cluster.data_directory, session);
+  source.configuration_files = outside_configuration(site.cluster, session, source.warnings);
   return source;
 }
 

@@ -17,14 +17,17 @@ struct Source {
   /// attachments "config/ABSOLUTE/PATH", and which of them is which as "config_file", "hba_file"
   /// and "ident_file" (TRAPS RS11).
   std::vector<repository::Attachment> configuration_files;
+  bool standby = false;
+  std::vector<std::string> warnings;  ///< what the backup will lack
 };
 
-/// Checks that connection and data directory mean one server, of a version that we know, which is
-/// registered in the repository, is not in recovery, and whose WAL is good for backups. Throws with
+/// Checks that connection and data directory (if there is one) mean one server, of a version that
+/// we know, which is registered in the repository, and whose WAL is good for backups. Throws with
 /// the way out.
 Source examine_source(const Site& site, postgres::Session& session);
 
-/// The system identifier of a server, after checking that its data directory is `data_directory`.
+/// What pg_control says, after checking that connection and data directory mean one system. Without
+/// a data directory the server is asked.
 postgres::ControlFile matching_control_file(const ClusterConfiguration& cluster,
                                             postgres::Session& session);
 

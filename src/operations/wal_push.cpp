@@ -34,6 +34,14 @@ postgres::SystemId system_beside(const Site& site, const base::fs::path& path) {
       base::status_of(wal_directory.parent_path() / "global" / "pg_control")) {
     return postgres::read_control_file(wal_directory.parent_path()).control.system_id;
   }
+  if (site.cluster.data_directory.empty()) {
+    throw Error(
+        Code::configuration,
+        fmt::format("cannot push \"{}\": it does not say which system it is of, and cluster "
+                    "{} has no data_directory",
+                    path.string(), site.cluster.name),
+        "push it from the pg_wal of its server");
+  }
   return postgres::read_control_file(site.cluster.data_directory).control.system_id;
 }
 

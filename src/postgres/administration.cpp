@@ -1,6 +1,7 @@
 #include "postgres/administration.h"
 
 #include "base/error.h"
+#include "postgres/connection.h"
 
 namespace holdfast::postgres {
 
@@ -23,6 +24,47 @@ std::vector<std::string> configuration_files(Session& session) {
       ") AS files WHERE f LIKE '/%' ORDER BY f");
   for (const Row& row : rows) files.push_back(*row.at(0));
   return files;
+}
+
+ControlFile control_data(Session& session) {
+  const Rows rows = session.query(
+      "SELECT s.system_identifier, s.pg_control_version, s.catalog_version_no, c.checkpoint_lsn, "
+      "c.redo_lsn, c.timeline_id, r.min_recovery_end_lsn, r.min_recovery_end_timeline, "
+      "i.database_block_size, i.blocks_per_segment, i.bytes_per_wal_segment, "
+      "i.data_page_checksum_version FROM pg_control_system() s, pg_control_checkpoint() c, "
+      "pg_control_recovery() r, pg_control_init() i");
+  const auto cell = [&](std::size_t column) { return rows.at(0).at(column).value_or(""); };
+  const auto u32 = [&](std::size_t column) { return number<std::uint32_t>(cell(column)); };
+  ControlFile control;
+  control.system_id = {number<std::uint64_t>(cell(0))};
+  control.control_version = u32(1);
+  control.catalog_version = u32(2);
+  control.checkpoint = lsn_value(cell(3));
+  control.redo = lsn_value(cell(4));
+  control.timeline = {u32(5)};
+  control.min_recovery_point = lsn_value(cell(6));
+  control.min_recovery_timeline = {u32(7)};
+  control.block_size = u32(8);
+  control.relation_segment_blocks = u32(9);
+  control.wal_segment_size = {number<std::uint64_t>(cell(10))};
+  control.checksum_version = u32(11);
+  return control;
+}
+
+base::Timestamp replayed_until(Session& session) {
+  return base::Timestamp(base::Microseconds(number<std::int64_t>(session.value(
+      "SELECT (extract(epoch FROM coalesce(pg_last_xact_replay_timestamp(), checkpoint_time)) * "
+      "1000000)::bigint FROM pg_control_checkpoint()"))));
+}
+
+std::optional<base::Bytes> read_server_file(Session& session, const std::string& path) {
+  try {
+    return base::from_hex(
+        session.value("SELECT encode(pg_read_binary_file($1::text), 'hex')", {path}));
+  } catch (const base::Error& error) {
+    if (error.code() == base::Code::unreachable) throw;
+    return std::nullopt;
+  }
 }
 
 void alter_system(Session& session, const std::string& name, const std::string& value) {

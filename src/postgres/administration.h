@@ -14,6 +14,16 @@ namespace holdfast::postgres {
 /// hba_file and ident_file. Only what this role may see; empty without pg_read_all_settings.
 std::vector<std::string> configuration_files(Session& session);
 
+/// What pg_control says, asked from the server: all but `state`.
+ControlFile control_data(Session& session);
+
+/// Of a standby: a time up to which all that was committed has been replayed. (That of the last
+/// replayed commit; if none was replayed since the server started, of its last checkpoint.)
+base::Timestamp replayed_until(Session& session);
+
+/// A file of the server's, if this role may read it (pg_read_server_files); else nullopt.
+std::optional<base::Bytes> read_server_file(Session& session, const std::string& path);
+
 /// ALTER SYSTEM SET; takes effect by reload() or by a restart.
 void alter_system(Session& session, const std::string& name, const std::string& value);
 /// ALTER SYSTEM RESET.

@@ -165,7 +165,7 @@ class Walk {
     }
     ancestors_.push_back(status->identity);
     for (const std::string& name : *names) {
-      if (!contains(top_files_left_out, name)) top_entry(name);
+      if (!postgres::is_left_out(name)) top_entry(name);
     }
   }
 
@@ -318,6 +318,18 @@ std::optional<RelationFile> relation_file(std::string_view path_text) {
   if (!relation) return std::nullopt;
   file.relation = *relation;
   return file;
+}
+
+bool is_left_out(std::string_view path_text) {
+  if (contains(top_files_left_out, path_text)) return true;
+  const std::string_view top = path_text.substr(0, path_text.find('/'));
+  if (top.size() < path_text.size() && (top == "pg_wal" || contains(emptied_directories, top))) {
+    return true;
+  }
+  const std::string_view name = path_text.substr(path_text.rfind('/') + 1);
+  if (name.starts_with("pgsql_tmp") || name.starts_with("pg_internal.init")) return true;
+  const auto file = relation_file(path_text);
+  return file && file->temporary;
 }
 
 void walk_data_directory(const base::fs::path& data_directory, std::string_view version_directory,

@@ -64,6 +64,10 @@ struct DirectoryEntry {
 void walk_data_directory(const base::fs::path& data_directory, std::string_view version_directory,
                          const std::function<void(const DirectoryEntry&)>& visit);
 
+/// Does a backup leave this file out for its name alone? BASE_BACKUP sends some such files, as
+/// standby.signal.
+bool is_left_out(std::string_view path);
+
 /// The tablespaces linked in pg_tblspc, sorted by oid. In-place tablespaces (a directory, not a
 /// link) are not among them; walk_data_directory visits them as ordinary directories.
 std::vector<Tablespace> linked_tablespaces(const base::fs::path& data_directory);

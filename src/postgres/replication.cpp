@@ -28,6 +28,7 @@ std::string doubled(std::string_view text, char quote) {
 struct Replication::Connection {
   Handle handle;
   Rows rows;
+  std::string error_state;
   std::unique_ptr<char, void (*)(void*)> message{nullptr, libpq().PQfreemem};
   std::size_t message_size = 0;
 
@@ -123,6 +124,9 @@ Replication::Answer Replication::next_answer() {
     case PGRES_EMPTY_QUERY:
       return Answer::done;
     default:
+      if (const char* state = libpq().PQresultErrorField(result.get(), PG_DIAG_SQLSTATE)) {
+        connection_->error_state = state;
+      }
       // What is left of the failed command must not be taken for the answer to the next one.
       while (Result(libpq().PQgetResult(connection_->get()))) {
       }
@@ -132,6 +136,10 @@ Replication::Answer Replication::next_answer() {
 
 const Rows& Replication::answer_rows() const {
   return connection_->rows;
+}
+
+const std::string& Replication::last_error_state() const {
+  return connection_->error_state;
 }
 
 Replication::Read Replication::read(std::chrono::milliseconds wait) {

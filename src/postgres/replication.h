@@ -59,6 +59,8 @@ class Replication {
   };
   Answer next_answer();
   const Rows& answer_rows() const;
+  /// The SQLSTATE of the error that next_answer() threw last; empty if there was none.
+  const std::string& last_error_state() const;
 
   /// One CopyData message. Valid until the next call of read().
   enum class Read { data, nothing, end };

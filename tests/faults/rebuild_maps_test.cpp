@@ -2,6 +2,7 @@
 // what it was, byte for byte.
 
 #include "faults.h"
+#include "harness/witness.h"
 
 namespace holdfast::tests {
 namespace {
@@ -10,7 +11,7 @@ using base::Code;
 
 class RebuildMaps : public ::testing::Test {
  protected:
-  RebuildMaps() : cluster_(place_.cluster()) {
+  explicit RebuildMaps(bool agentless = false) : cluster_(place_.cluster()) {
     // Every kind of file that a map has: empty, all zero, sparse, equal to another, larger than a
     // frame.
     cluster_->sql(
@@ -28,8 +29,13 @@ class RebuildMaps : public ::testing::Test {
     }
     plant(data / "stranger", holes);
     plant(data / "odd", base::Bytes(12345, 9));
-    plant(data / "odd.twin", base::Bytes(12345, 9));
+    plant(data / "odd_twin", base::Bytes(12345, 9));
     plant(data / "nothing", {});
+    if (agentless) {
+      std::string text = text_of(place_.configuration());
+      const std::size_t begin = text.find("data_directory");
+      overwrite(place_.configuration(), text.erase(begin, text.find('\n', begin) + 1 - begin));
+    }
     place_.must({"backup"});
     cluster_->stop();
     before_ = restored("before");
@@ -50,7 +56,7 @@ class RebuildMaps : public ::testing::Test {
 };
 
 TEST_F(RebuildMaps, brings_back_every_file_as_it_was) {
-  ASSERT_TRUE(before_.contains("base/1/odd.twin"));
+  ASSERT_TRUE(before_.contains("base/1/odd_twin"));
   ASSERT_TRUE(before_.contains("base/1/nothing"));
   for (const bool lost : {true, false}) {
     SCOPED_TRACE(lost ? "lost" : "corrupt");
@@ -69,6 +75,19 @@ TEST_F(RebuildMaps, brings_back_every_file_as_it_was) {
     EXPECT_EQ(rebuilt.errors.find("only in part"), std::string::npos) << rebuilt.errors;
     EXPECT_EQ(restored(lost ? "after" : "again"), before_);
   }
+}
+
+/// Its packs were written in another order, from pieces of another size.
+class RebuildMapsOfStream : public RebuildMaps {
+ protected:
+  RebuildMapsOfStream() : RebuildMaps(true) {}
+};
+
+TEST_F(RebuildMapsOfStream, brings_back_every_file_as_it_was) {
+  for (const fs::path& shard : objects(place_, "maps")) fs::remove(shard);
+  const Result rebuilt = rebuild();
+  EXPECT_EQ(rebuilt.status, 0) << rebuilt.output << rebuilt.errors;
+  EXPECT_EQ(restored("after"), before_);
 }
 
 TEST_F(RebuildMaps, touches_nothing_that_is_right) {

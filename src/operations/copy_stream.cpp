@@ -1,0 +1,482 @@
+#include "operations/copy_stream.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "base/error.h"
+#include "base/workers.h"
+#include "operations/entry_sorter.h"
+#include "operations/shard_builder.h"
+#include "postgres/page.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Bytes;
+using postgres::Lsn;
+using postgres::TarMember;
+using repository::FileEntry;
+using repository::frame_bytes;
+using repository::page_bytes;
+using repository::Run;
+
+/// Workers take pieces of this size: a part of a large file, or several small ones.
+constexpr std::size_t piece_bytes = 1 << 20;
+static_assert(piece_bytes % page_bytes == 0);
+constexpr std::size_t piece_parts = 1000;
+constexpr std::chrono::seconds check_interval(5);
+/// Files up to one frame are looked up by content; so many of them are remembered.
+constexpr std::size_t remembered_files = 200000;
+/// A damaged file is described by the first few pages.
+constexpr std::size_t first_pages_kept = 16;
+/// backup_label, tablespace_map, pg_control: larger ones are none.
+constexpr std::uint64_t kept_file_limit = 16 << 20;
+
+/// A file that is arriving.
+struct Item {
+  FileEntry entry;
+  bool check_pages = false;
+  std::uint32_t first_block = 0;  ///< number of its first page in the relation
+  std::optional<FileComparison> comparison;
+  struct Stored {
+    std::vector<Run> runs;
+    std::vector<std::uint64_t> hashes;
+    bool stored = false;  ///< pages of it were stored by this backup
+  };
+  std::vector<Stored> parts;
+  std::size_t parts_left = 0;
+  /// Pages whose checksums fail, with their LSNs: which of them count is known at the end.
+  std::vector<std::pair<std::uint64_t, Lsn>> failed;
+};
+
+struct Part {
+  std::shared_ptr<Item> item;
+  std::size_t index = 0;  ///< of the parts of the item
+  std::size_t at = 0;     ///< in the bytes of the piece
+  std::size_t size = 0;
+};
+
+struct Piece {
+  Bytes bytes;
+  std::vector<Part> parts;
+};
+
+/// Pieces between the thread that receives and those that store.
+class Queue {
+ public:
+  explicit Queue(std::size_t limit) : limit_(limit) {}
+
+  void push(Piece piece, const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, stop, [&] { return pieces_.size() < limit_; });
+    pieces_.push_back(std::move(piece));
+    changed_.notify_all();
+  }
+  void end() {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    changed_.notify_all();
+  }
+  /// nullopt at the end.
+  std::optional<Piece> take(const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, stop, [&] { return !pieces_.empty() || ended_; });
+    if (pieces_.empty() || stop.stop_requested()) return std::nullopt;
+    Piece piece = std::move(pieces_.front());
+    pieces_.pop_front();
+    changed_.notify_all();
+    return piece;
+  }
+
+ private:
+  const std::size_t limit_;
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::deque<Piece> pieces_;
+  bool ended_ = false;
+};
+
+/// Cuts what arrives into pieces. Belongs to the thread that receives.
+class Cutter : public postgres::TarVisitor {
+ public:
+  Cutter(const CopyStreamRequest& request, const repository::Backups& backups,
+         base::Progress& progress, Queue& queue, const std::stop_token& stop)
+      : request_(request),
+        previous_(backups, previous_shards(request.compare)),
+        progress_(progress),
+        queue_(queue),
+        stop_(stop) {}
+
+  std::vector<repository::DirectoryEntry> directories;
+  std::map<std::string, Bytes, std::less<>> kept = {
+      {"backup_label", {}}, {"tablespace_map", {}}, {"global/pg_control", {}}};
+
+  void directory(const TarMember& member) override {
+    directories.push_back({member.path, member.mode, member.owner});
+  }
+
+  void begin_file(const TarMember& member) override {
+    keep_ = nullptr;
+    item_.reset();
+    if (const auto found = kept.find(member.path); found != kept.end()) {
+      if (member.size > kept_file_limit) {
+        base::fail(base::Code::corrupt, "\"{}\" has {} bytes", member.path, member.size);
+      }
+      keep_ = &found->second;
+    } else if (!postgres::is_left_out(member.path)) {
+      begin_item(member);
+    }
+  }
+
+  void content(base::View bytes) override {
+    progress_.add(bytes.size());
+    if (keep_ != nullptr) keep_->insert(keep_->end(), bytes.begin(), bytes.end());
+    if (!item_) return;
+    while (!bytes.empty()) {
+      if (piece_.bytes.size() == piece_bytes) {
+        pass_on();
+        begin_part();
+      }
+      const std::size_t taken = std::min(piece_bytes - piece_.bytes.size(), bytes.size());
+      const base::View part = bytes.first(taken);
+      piece_.bytes.insert(piece_.bytes.end(), part.begin(), part.end());
+      piece_.parts.back().size += taken;
+      bytes = bytes.subspan(taken);
+    }
+  }
+
+  void end_file() override {
+    keep_ = nullptr;
+    item_.reset();
+  }
+
+  void finish() {
+    if (!piece_.parts.empty()) pass_on();
+    queue_.end();
+  }
+
+ private:
+  void begin_item(const TarMember& member) {
+    item_ = std::make_shared<Item>();
+    item_->entry = {member.path, member.size, member.mode, member.owner, 0, 0, {}, {}};
+    item_->comparison.emplace(request_.compare, request_.segment_blocks, item_->entry,
+                              previous_.find(member.path));
+    if (const auto relation = postgres::relation_file(member.path)) {
+      item_->check_pages = request_.checksums;
+      item_->first_block = relation->segment * request_.segment_blocks;
+    }
+    const bool small = member.size <= frame_bytes;
+    // A small file is in one piece, parts of a large one begin at pages.
+    const bool fits = small && piece_.bytes.size() + member.size <= piece_bytes &&
+                      piece_.parts.size() < piece_parts;
+    if (!fits && !piece_.parts.empty()) pass_on();
+    const std::uint64_t parts = (member.size + piece_bytes - 1) / piece_bytes;
+    item_->parts.resize(small ? 1 : static_cast<std::size_t>(parts));
+    item_->parts_left = item_->parts.size();
+    next_part_ = 0;
+    begin_part();
+  }
+
+  void begin_part() { piece_.parts.push_back({item_, next_part_++, piece_.bytes.size(), 0}); }
+
+  void pass_on() {
+    queue_.push(std::move(piece_), stop_);
+    piece_ = {};
+    piece_.bytes.reserve(piece_bytes);
+  }
+
+  const CopyStreamRequest& request_;
+  PreviousLookup previous_;
+  base::Progress& progress_;
+  Queue& queue_;
+  const std::stop_token& stop_;
+  Bytes* keep_ = nullptr;
+  std::shared_ptr<Item> item_;
+  std::size_t next_part_ = 0;
+  Piece piece_;
+};
+
+/// The server rewrites pg_control in place and reads it like any file (pitfall B13).
+postgres::ControlFile parsed_control(base::View bytes) {
+  try {
+    return postgres::parse_control_file(bytes);
+  } catch (const base::Error& error) {
+    throw error.with_context("could not use the pg_control that the server sent")
+        .with_hint("if it was caught while it was written, running it again helps");
+  }
+}
+
+class StreamCopier {
+ public:
+  StreamCopier(const repository::Repository& repository, const repository::Backups& backups,
+               postgres::BaseBackup& stream, const CopyStreamRequest& request,
+               base::Progress& progress)
+      : repository_(repository),
+        backups_(backups),
+        stream_(stream),
+        request_(request),
+        progress_(progress),
+        hashes_(repository, backups.place().directory()),
+        queue_(request.workers + 2) {}
+
+  CopiedStream run() {
+    progress_.begin("backing up", stream_.begin().bytes);
+    base::run_workers(request_.workers + 1, [this](unsigned index, const std::stop_token& stop) {
+      if (index == 0) {
+        receive(stop);
+      } else {
+        store(stop);
+      }
+    });
+    write_shards();
+    judge_damage();
+    return std::move(result_);
+  }
+
+ private:
+  void receive(const std::stop_token& stop);
+  void add_tablespace_directories(std::vector<repository::DirectoryEntry>& directories) const;
+  void store(const std::stop_token& stop);
+  void store_part(const Piece& piece, const Part& part, repository::PackWriter& writer);
+  Item::Stored store_pages(const Item& item, base::View bytes, std::uint64_t first_page,
+                           repository::PackWriter& writer);
+  std::uint64_t hash_of(base::View page) const;
+  std::vector<std::uint64_t> hashes_of(base::View bytes) const;
+  void write_shards();
+  void check_pages(Item& item, base::View bytes, std::uint64_t first_page);
+  void finish(Item& item, std::size_t part, Item::Stored stored, repository::PackWriter& writer);
+  void judge_damage();
+
+  const repository::Repository& repository_;
+  const repository::Backups& backups_;
+  postgres::BaseBackup& stream_;
+  const CopyStreamRequest& request_;
+  base::Progress& progress_;
+  PageHashes hashes_;
+  Queue queue_;
+
+  std::mutex mutex_;                                 // guards all below
+  std::map<base::Hash128, std::vector<Run>> known_;  ///< small files by content: stored once
+  EntrySorter sorter_;
+  std::map<std::string, std::vector<std::pair<std::uint64_t, Lsn>>> failed_;
+  CopiedStream result_;
+};
+
+void StreamCopier::receive(const std::stop_token& stop) {
+  Cutter cutter(request_, backups_, progress_, queue_, stop);
+  auto checked = std::chrono::steady_clock::now();
+  const postgres::BackupEnd end = stream_.receive(cutter, [&] {
+    if (stop.stop_requested()) base::fail(base::Code::interrupted, "stopped");
+    const auto now = std::chrono::steady_clock::now();
+    if (now - checked < check_interval) return;
+    request_.check();
+    checked = now;
+  });
+  cutter.finish();
+  const std::lock_guard lock(mutex_);
+  result_.end = end;
+  result_.backup_label = base::text(cutter.kept.at("backup_label"));
+  result_.tablespace_map = base::text(cutter.kept.at("tablespace_map"));
+  result_.control = std::move(cutter.kept.at("global/pg_control"));
+  result_.files.directories = std::move(cutter.directories);
+  add_tablespace_directories(result_.files.directories);
+  std::ranges::sort(result_.files.directories, repository::comes_before,
+                    &repository::DirectoryEntry::path);
+}
+
+/// The archive of a tablespace begins below the directory that pg_tblspc/OID leads to. The server
+/// makes that directory just like the one in it.
+void StreamCopier::add_tablespace_directories(
+    std::vector<repository::DirectoryEntry>& directories) const {
+  for (const postgres::Tablespace& tablespace : stream_.begin().tablespaces) {
+    const std::string path = fmt::format("pg_tblspc/{}", tablespace.oid);
+    if (std::ranges::find(directories, path, &repository::DirectoryEntry::path) !=
+        directories.end()) {
+      continue;
+    }
+    const auto inner = std::ranges::find_if(directories, [&](const auto& each) {
+      return each.path.starts_with(path + "/") || each.path == "pg_tblspc";
+    });
+    if (inner == directories.end()) continue;
+    directories.push_back({path, inner->mode, inner->owner});
+  }
+}
+
+void StreamCopier::store(const std::stop_token& stop) {
+  repository::PackWriter writer(repository_.store(), backups_.place().directory(),
+                                repository_.protection(), repository_.page_hash(),
+                                {.backup = request_.backup,
+                                 .previous = previous_id(request_.compare),
+                                 .stamp = stream_.begin().start.value});
+  while (const std::optional<Piece> piece = queue_.take(stop)) {
+    for (const Part& part : piece->parts) store_part(*piece, part, writer);
+  }
+  if (stop.stop_requested()) return;
+  writer.finish();
+  const std::lock_guard lock(mutex_);
+  auto& packs = result_.files.packs;
+  packs.insert(packs.end(), writer.packs().begin(), writer.packs().end());
+  result_.files.stored_bytes += writer.stored_bytes();
+}
+
+void StreamCopier::store_part(const Piece& piece, const Part& part,
+                              repository::PackWriter& writer) {
+  Item& item = *part.item;
+  const base::View bytes = base::View(piece.bytes).subspan(part.at, part.size);
+  const std::uint64_t first_page = part.index * (piece_bytes / page_bytes);
+  if (item.check_pages) check_pages(item, bytes, first_page);
+  // A small file that the previous backup did not have may be equal to another one.
+  const bool is_new = item.entry.size <= frame_bytes && item.comparison->previous() == nullptr;
+  base::Hash128 hash;
+  std::optional<std::vector<Run>> known;
+  if (is_new) {
+    hash = repository_.page_hash().hash128(bytes);
+    const std::lock_guard lock(mutex_);
+    if (const auto found = known_.find(hash); found != known_.end()) known = found->second;
+  }
+  writer.begin_file({item.entry.path, item.entry.size, item.entry.mode, item.entry.owner});
+  Item::Stored stored;
+  if (known) {
+    stored.runs = *std::move(known);
+    if (item.comparison->keeps_hashes()) stored.hashes = hashes_of(bytes);
+  } else {
+    stored = store_pages(item, bytes, first_page, writer);
+    const std::lock_guard lock(mutex_);
+    if (is_new && known_.size() < remembered_files) known_.try_emplace(hash, stored.runs);
+  }
+  finish(item, part.index, std::move(stored), writer);
+}
+
+std::uint64_t StreamCopier::hash_of(base::View page) const {
+  if (page.size() == page_bytes) return repository_.page_hash().hash64(page);
+  Bytes whole = base::copy(page);
+  whole.resize(page_bytes);
+  return repository_.page_hash().hash64(whole);
+}
+
+std::vector<std::uint64_t> StreamCopier::hashes_of(base::View bytes) const {
+  std::vector<std::uint64_t> hashes;
+  for (std::size_t at = 0; at < bytes.size(); at += page_bytes) {
+    hashes.push_back(hash_of(bytes.subspan(at, std::min(page_bytes, bytes.size() - at))));
+  }
+  return hashes;
+}
+
+Item::Stored StreamCopier::store_pages(const Item& item, base::View bytes, std::uint64_t first_page,
+                                       repository::PackWriter& writer) {
+  Item::Stored stored;
+  PageJudge judge(*item.comparison, request_.compare, hashes_, first_page);
+  const bool keeps_hashes = item.comparison->keeps_hashes();
+  for (std::size_t at = 0; at < bytes.size(); at += page_bytes) {
+    const base::View page = bytes.subspan(at, std::min(page_bytes, bytes.size() - at));
+    const std::uint64_t number = first_page + at / page_bytes;
+    const std::uint64_t hash = keeps_hashes || judge.needs_hash() ? hash_of(page) : 0;
+    if (keeps_hashes) stored.hashes.push_back(hash);
+    if (page.size() == page_bytes && postgres::is_zero_page(page)) {
+      repository::append_run(stored.runs, {1, {}, {}});
+    } else if (const auto same = judge.same(number, page, hash)) {
+      repository::append_run(stored.runs, *same);
+    } else {
+      const auto place = writer.add(page, number);
+      repository::append_run(stored.runs, {1, place.pack, place.slot});
+      stored.stored = true;
+    }
+  }
+  return stored;
+}
+
+/// A page that the server was just writing cannot be read again through a replication connection.
+/// Its LSN tells which it is, at the end: see judge_damage.
+void StreamCopier::check_pages(Item& item, base::View bytes, std::uint64_t first_page) {
+  for (std::size_t at = 0; at + page_bytes <= bytes.size(); at += page_bytes) {
+    const base::View page = bytes.subspan(at, page_bytes);
+    const std::uint64_t number = first_page + at / page_bytes;
+    if (postgres::page_is_sound(page, item.first_block + static_cast<std::uint32_t>(number))) {
+      continue;
+    }
+    const std::lock_guard lock(mutex_);
+    item.failed.emplace_back(number, postgres::page_lsn(page));
+  }
+}
+
+void StreamCopier::finish(Item& item, std::size_t part, Item::Stored stored,
+                          repository::PackWriter& writer) {
+  {
+    const std::lock_guard lock(mutex_);
+    item.parts[part] = std::move(stored);
+    if (--item.parts_left > 0) return;
+  }
+  FileEntry& entry = item.entry;
+  bool is_stored = false;
+  for (const Item::Stored& each : item.parts) {
+    for (const Run& run : each.runs) repository::append_run(entry.runs, run);
+    entry.hashes.insert(entry.hashes.end(), each.hashes.begin(), each.hashes.end());
+    is_stored = is_stored || each.stored;
+  }
+  // What no pack holds anew is described all the same, so that maps can be rebuilt from packs.
+  const FileEntry* previous = item.comparison->previous();
+  if (!is_stored && (previous == nullptr || !(*previous == entry))) {
+    writer.note({{entry.path, entry.size, entry.mode, entry.owner}, entry.runs});
+  }
+  const std::lock_guard lock(mutex_);
+  if (!item.failed.empty()) failed_[entry.path] = std::move(item.failed);
+  sorter_.add(std::move(entry));
+}
+
+void StreamCopier::write_shards() {
+  const auto& previous = previous_shards(request_.compare);
+  PreviousFiles files(backups_, previous);
+  ShardBuilder shards(backups_, previous);
+  sorter_.drain([&](FileEntry entry) {
+    const auto before = files.find(entry.path);
+    const bool unchanged = before && *before == entry;
+    shards.add(std::move(entry), files.shard(), unchanged);
+  });
+  shards.finish();
+  result_.files.shards = shards.shards();
+  result_.files.kept_shards = shards.kept();
+  for (const repository::ShardReference& shard : result_.files.shards) {
+    result_.files.files += shard.files;
+    result_.files.bytes += shard.bytes;
+  }
+}
+
+/// The server read every page whose LSN is older than the backup again before it sent it, if its
+/// checksum failed. So such a page is damaged. One with an LSN between the backup's start and its
+/// stop was changed meanwhile and may have been caught half written: the WAL between the two holds
+/// it in full. No page can have a later LSN (TRAPS BK7).
+void StreamCopier::judge_damage() {
+  const Lsn start = stream_.begin().start;
+  const Lsn stop = std::max(result_.end.stop, parsed_control(result_.control).min_recovery_point);
+  for (auto& [path, pages] : failed_) {
+    std::erase_if(pages,
+                  [&](const auto& page) { return page.second >= start && page.second <= stop; });
+    if (pages.empty()) continue;
+    std::ranges::sort(pages);
+    DamagedFile damage{path, pages.size(), {}};
+    for (const auto& [number, lsn] : pages) {
+      if (damage.first.size() < first_pages_kept) damage.first.push_back(number);
+    }
+    result_.files.damaged.push_back(std::move(damage));
+  }
+  std::ranges::sort(result_.files.damaged, {}, &DamagedFile::path);
+  if (result_.end.found_damage && result_.files.damaged.empty()) {
+    base::fail(base::Code::corrupt,
+               "PostgreSQL found pages with wrong checksums in what it sent; its log names them");
+  }
+}
+
+}  // namespace
+
+CopiedStream copy_stream(const repository::Repository& repository,
+                         const repository::Backups& backups, postgres::BaseBackup& stream,
+                         const CopyStreamRequest& request, base::Progress& progress) {
+  return StreamCopier(repository, backups, stream, request, progress).run();
+}
+
+}  // namespace holdfast::operations
