@@ -3,7 +3,9 @@
 #include <date/date.h>
 #include <date/tz.h>
 
+#include <array>
 #include <cctype>
+#include <charconv>
 
 #include "base/error.h"
 
@@ -164,6 +166,34 @@ ParsedTime parse_time(std::string_view text, std::string_view default_zone) {
   if (zone == "Z" || zone == "z") zone = "UTC";
   if (zone.find(' ') != std::string::npos) scan.refuse();
   return {in_named_zone(local, zone, scan), false};
+}
+
+Microseconds parse_duration(std::string_view text) {
+  const auto refuse = [&](std::string_view why) {
+    throw Error(Code::usage, fmt::format("cannot use \"{}\" as a duration: {}", text, why),
+                "write a whole number and s, min, h, d or w, as in \"7d\"");
+  };
+  struct Unit {
+    std::string_view name;
+    std::int64_t seconds;
+  };
+  static constexpr std::array<Unit, 5> units{
+      {{"s", 1}, {"min", 60}, {"h", 3600}, {"d", 86400}, {"w", 7 * 86400}}};
+  constexpr std::int64_t longest = std::int64_t{365} * 1000 * 86400;
+  std::int64_t count = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, failed] = std::from_chars(text.data(), end, count);
+  if (failed == std::errc::result_out_of_range) refuse("it is longer than 1000 years");
+  // from_chars takes a minus sign.
+  if (failed != std::errc() || text.front() == '-') refuse("it does not begin with a number");
+  const std::string_view name = text.substr(static_cast<std::size_t>(stop - text.data()));
+  for (const Unit& unit : units) {
+    if (unit.name != name) continue;
+    if (count > longest / unit.seconds) refuse("it is longer than 1000 years");
+    return seconds(count * unit.seconds);
+  }
+  refuse(name.empty() ? "it has no unit" : "its unit is unknown");
+  return {};
 }
 
 std::string to_string_short(Microseconds duration) {

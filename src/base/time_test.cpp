@@ -241,5 +241,34 @@ TEST(Duration, is_short_for_people) {
   EXPECT_EQ(to_string_short(49h), "2 d 1 h");
 }
 
+TEST(ParseDuration, reads_a_number_and_a_unit) {
+  EXPECT_EQ(parse_duration("90s"), std::chrono::seconds(90));
+  EXPECT_EQ(parse_duration("5min"), std::chrono::minutes(5));
+  EXPECT_EQ(parse_duration("4h"), std::chrono::hours(4));
+  EXPECT_EQ(parse_duration("7d"), std::chrono::hours(7 * 24));
+  EXPECT_EQ(parse_duration("2w"), std::chrono::hours(14 * 24));
+  EXPECT_EQ(parse_duration("0s"), Microseconds(0));
+  EXPECT_EQ(parse_duration("007d"), std::chrono::hours(7 * 24));
+  EXPECT_EQ(parse_duration("365000d"), std::chrono::hours(365000 * 24));
+}
+
+TEST(ParseDuration, CC7_refuses_what_is_no_number_has_no_unit_or_is_too_long) {
+  for (const char* text :
+       {"", " ", "d", "7", "-7d", "+7d", "--7d", "7 d", " 7d", "7d ", "7.5d", "1e3d", "nan", "inf",
+        "nand", "infd", "0x7d", "7D", "7m", "7mo", "7y", "7days", "1d12h", "7d7", "1,000d",
+        "365001d", "52143w", "9223372036854775807s", "9223372036854775808s", "-1s",
+        "99999999999999999999999999d", "31536000001s", "\0d"}) {
+    try {
+      parse_duration(text);
+      ADD_FAILURE() << "\"" << text << "\" was taken";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::usage) << text;
+      EXPECT_FALSE(error.hint().empty()) << text;
+    }
+  }
+  EXPECT_THROW(parse_duration(std::string_view("7d\0", 3)), Error);
+  EXPECT_THROW(parse_duration(std::string_view()), Error);
+}
+
 }  // namespace
 }  // namespace holdfast::base

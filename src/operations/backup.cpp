@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/workers.h"
+#include "operations/catalog_names.h"
 #include "operations/copy_files.h"
 #include "operations/source.h"
 #include "operations/wal_push.h"
@@ -156,6 +157,8 @@ void Run::copy() {
     map_.links.push_back({fmt::format("pg_tblspc/{}", tablespace.oid), tablespace.location});
   }
   map_.attachments = source_.configuration_files;
+  const std::string names = read_catalog_names(session_, site_.cluster.connection).text();
+  map_.attachments.push_back({"catalog", base::copy(base::view(names))});
   // Last of all files (POSTGRES 5.1): on a standby its minRecoveryPoint must be no older than any
   // page.
   map_.attachments.push_back(

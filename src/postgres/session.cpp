@@ -49,7 +49,7 @@ void check_parses(const std::string& connection) {
                     "write it as \"host=/run/postgresql user=postgres\" or as a postgresql:// URI");
 }
 
-Handle connect(const std::string& connection) {
+Handle connect(const std::string& connection, const std::string& database) {
   check_parses(connection);
   // Of two values for one keyword the later wins, and those of the string ("dbname") come last.
   std::vector<const char*> names{"fallback_application_name"};
@@ -58,8 +58,14 @@ Handle connect(const std::string& connection) {
     names.push_back("connect_timeout");
     values.push_back("10");
   }
-  names.insert(names.end(), {"dbname", nullptr});
-  values.insert(values.end(), {connection.c_str(), nullptr});
+  names.push_back("dbname");
+  values.push_back(connection.c_str());
+  if (!database.empty()) {  // only the first "dbname" is taken for a connection string
+    names.push_back("dbname");
+    values.push_back(database.c_str());
+  }
+  names.push_back(nullptr);
+  values.push_back(nullptr);
   return Handle(libpq().PQconnectdbParams(names.data(), values.data(), 1));
 }
 
@@ -174,8 +180,8 @@ struct Session::Connection {
   Handle handle;
 };
 
-Session::Session(const std::string& connection)
-    : connection_(std::make_unique<Connection>(Connection{connect(connection)})) {
+Session::Session(const std::string& connection, const std::string& database)
+    : connection_(std::make_unique<Connection>(Connection{connect(connection, database)})) {
   PGconn* handle = connection_->handle.get();
   if (libpq().PQstatus(handle) != CONNECTION_OK) {
     base::fail(base::Code::unreachable, "could not connect to PostgreSQL: {}",
