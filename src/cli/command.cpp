@@ -226,7 +226,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough();
   for (const auto add : {add_init, add_backup, add_list, add_events, add_restore, add_verify,
-                         add_wal, add_doctor, add_demo}) {
+                         add_wal, add_doctor, add_status, add_demo}) {
     add(app, invocation);
   }
   app.footer("Each command has its own --help.");

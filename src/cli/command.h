@@ -55,6 +55,7 @@ void add_restore(CLI::App& app, Invocation& invocation);
 void add_wal(CLI::App& app, Invocation& invocation);
 void add_verify(CLI::App& app, Invocation& invocation);
 void add_doctor(CLI::App& app, Invocation& invocation);
+void add_status(CLI::App& app, Invocation& invocation);
 void add_demo(CLI::App& app, Invocation& invocation);
 
 /// Parses and runs; returns the exit status.

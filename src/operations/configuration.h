@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/time.h"
 #include "repository/keys.h"
 
 namespace holdfast::operations {
@@ -27,10 +28,16 @@ struct RepositoryConfiguration {
   bool encrypted = true;  ///< false only if the file says encryption = "none"
 };
 
+/// [objectives]: what is promised, for `status` to hold against what is measured.
+struct Objectives {
+  std::optional<base::Microseconds> rpo;  ///< how much work may be lost, as a time
+};
+
 struct Configuration {
   base::fs::path path;  ///< absolute
   std::vector<ClusterConfiguration> clusters;
   std::vector<RepositoryConfiguration> repositories;
+  Objectives objectives;
 
   /// The cluster of that name, or the only one if `name` is empty.
   const ClusterConfiguration& cluster(const std::string& name) const;
