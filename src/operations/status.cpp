@@ -186,9 +186,7 @@ std::optional<bool> Look::commits_behind_the_archive() const {
   const DataAtRisk& risk = report_.risk;
   if (*risk.server_end <= risk.durable_end) return false;
   bool found = false;
-  bool was_switch = false;
   const auto on_record = [&](const postgres::WalRecord& record) {
-    was_switch = record.resource_manager == 0 && (record.info & 0xF0) == 0x40;  // XLOG_SWITCH
     if (record.start < risk.durable_end) return true;
     const auto event = postgres::event_of(record);
     found = event && event->kind == postgres::WalEvent::Kind::commit;
@@ -215,10 +213,8 @@ std::optional<bool> Look::commits_behind_the_archive() const {
   }
   if (found) return true;
   // Has everything been seen up to where the server writes, but for the header of a new page?
-  // Behind a switch the rest of the segment is empty.
   constexpr std::uint64_t longest_header = 40;
-  const std::uint64_t unit = was_switch ? size.bytes : 8;
-  const Lsn next{(reader.end().value + unit - 1) / unit * unit};
+  const Lsn next{(reader.end().value + 7) / 8 * 8};
   const bool begins_page = next.value % postgres::wal_page_size == 0;
   if (*risk.server_end <= Lsn{next.value + (begins_page ? longest_header : 0)}) return false;
   return std::nullopt;
