@@ -33,7 +33,7 @@ json to_json(const Event& event) {
   json document = {{"kind", operations::to_string(event.kind)},
                    {"time", base::to_iso(event.time)},
                    {"lsn", postgres::to_string(event.start)},
-                   {"restore_to", target_of(event)},
+                   {"restore_to", event.reachable ? json(target_of(event)) : json()},
                    {"exclusive", is_exclusive(event)}};
   if (event.transaction != 0) document["transaction"] = event.transaction;
   if (!objects.empty()) document["objects"] = objects;
@@ -83,10 +83,14 @@ void print(const Event& event) {
     std::cout << fmt::format("      transaction {}, committed at {}\n", event.transaction,
                              postgres::to_string(event.start));
   }
-  std::cout << fmt::format("      {}: holdfast restore DIR --to {}{}\n",
-                           is_exclusive(event) ? "just before" : "to it",
-                           is_exclusive(event) ? target_of(event) : "\"" + target_of(event) + "\"",
-                           is_exclusive(event) ? " --exclusive" : "");
+  if (!event.reachable) {
+    std::cout << "      cannot be restored to: no backup and gapless WAL lead there\n";
+  } else if (is_exclusive(event)) {
+    std::cout << fmt::format("      just before: holdfast restore DIR --to {} --exclusive\n",
+                             target_of(event));
+  } else {
+    std::cout << fmt::format("      to it: holdfast restore DIR --to \"{}\"\n", target_of(event));
+  }
 }
 
 void print(const operations::EventReport& report) {

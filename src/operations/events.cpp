@@ -211,6 +211,18 @@ NameBook names_of(const Site& site, const SystemView& system, std::vector<std::s
   return book;
 }
 
+/// Which moments a good backup and the WAL behind it lead to.
+void note_reachable(const SystemView& system, const postgres::TimelineHistory& history,
+                    std::vector<Event>& events) {
+  for (const BackupInfo& backup : system.backups) {
+    if (backup.is_damaged() || !system.can_use(backup, history)) continue;
+    const Lsn end = system.coverage.contiguous_end(history, backup.start);
+    for (Event& event : events) {
+      if (backup.stop <= event.before && event.before < end) event.reachable = true;
+    }
+  }
+}
+
 }  // namespace
 
 EventReport find_events(const Site& site, const EventsRequest& request) {
@@ -260,6 +272,7 @@ EventReport find_events(const Site& site, const EventsRequest& request) {
   });
   minutes.finish(story);
   std::ranges::stable_sort(report.events, {}, &Event::start);
+  note_reachable(system, history, report.events);
   return report;
 }
 

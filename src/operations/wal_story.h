@@ -66,6 +66,7 @@ struct Event {
   std::vector<EventObject> objects;
   std::uint64_t rows = 0;  ///< of a bulk delete
   std::string name;        ///< of a restore point
+  bool reachable = false;  ///< a backup and gapless WAL lead to `before` (find_events tells)
 };
 std::string_view to_string(Event::Kind kind);
 
