@@ -381,7 +381,7 @@ void WalStory::add(const WalRecord& record,
                   point->time,
                   0,
                   point->start,
-                  point->end,
+                  point->start,
                   {},
                   0,
                   point->name});
