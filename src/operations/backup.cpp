@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/workers.h"
 #include "operations/baseline.h"
+#include "operations/catalog_names.h"
 #include "operations/changed_since.h"
 #include "operations/copy_files.h"
 #include "operations/source.h"
@@ -72,6 +73,7 @@ class Run {
   void copy();
   void copy_all();
   void copy_stream();
+  void add_attachments();
   void add_link(const postgres::Tablespace& tablespace);
   void check_alive();
   void end();
@@ -239,6 +241,12 @@ void Run::check_alive() {
   }
 }
 
+void Run::add_attachments() {
+  map_.attachments = source_.configuration_files;
+  const std::string names = read_catalog_names(session_, site_.cluster.connection).text();
+  map_.attachments.push_back({"catalog", base::copy(base::view(names))});
+}
+
 /// The agentless way: what copy() and the first half of end() do, by the server's own hands.
 void Run::copy_stream() {
   CopyStreamRequest request;
@@ -251,7 +259,7 @@ void Run::copy_stream() {
   CopiedStream stream = streamed_->copy(site_.repository, backups_, request, progress_);
   copied_ = std::move(stream.files);
   map_.directories = copied_.directories;
-  map_.attachments = source_.configuration_files;
+  add_attachments();
   const postgres::ControlFile control = postgres::parse_control_file(stream.control);
   if (control.system_id != source_.control.system_id) {
     base::fail(Code::foreign, "the server sent the files of system {}",
@@ -277,7 +285,7 @@ void Run::copy() {
        postgres::linked_tablespaces(site_.cluster.data_directory)) {
     add_link(tablespace);
   }
-  map_.attachments = source_.configuration_files;
+  add_attachments();
   // Last of all files (POSTGRES 5.1): on a standby its minRecoveryPoint must be no older than any
   // page.
   map_.attachments.push_back(

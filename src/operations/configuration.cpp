@@ -179,12 +179,29 @@ KeepRules read_keep(const base::fs::path& path, const toml::table& table) {
   return keep;
 }
 
+Objectives read_objectives(const base::fs::path& path, const toml::table& root) {
+  Objectives objectives;
+  const toml::node* node = root.get("objectives");
+  if (node == nullptr) return objectives;
+  if (!node->is_table()) refuse(path, node->source(), "\"objectives\" must be a table");
+  Section section(path, *node->as_table(), "objectives");
+  const std::string rpo = section.text("rpo");
+  section.refuse_other_keys();
+  try {
+    if (!rpo.empty()) objectives.rpo = base::parse_duration(rpo);
+  } catch (const Error& error) {
+    refuse(path, section.where(), error.message(), error.hint());
+  }
+  return objectives;
+}
+
 void refuse_unknown_sections(const base::fs::path& path, const toml::table& root) {
   for (const auto& [key, node] : root) {
-    if (key.str() == "cluster" || key.str() == "repository") continue;
-    if (key.str() == "keep" && node.is_table()) continue;
-    refuse(path, node.source(), fmt::format("unknown key \"{}\"", key.str()),
-           "a configuration has [cluster.NAME], [repository.NAME] and [keep]");
+    const std::string_view name = key.str();
+    if (name == "cluster" || name == "repository" || name == "objectives") continue;
+    if (name == "keep" && node.is_table()) continue;
+    refuse(path, node.source(), fmt::format("unknown key \"{}\"", name),
+           "a configuration has [cluster.NAME], [repository.NAME], [keep] and [objectives]");
   }
 }
 
@@ -242,6 +259,7 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   refuse_unknown_sections(path, root);
   Configuration configuration;
   configuration.path = path;
+  configuration.objectives = read_objectives(path, root);
   const auto each_table = [&](std::string_view kind, const auto& read) {
     const toml::table* tables = root.get_as<toml::table>(kind);
     if (tables == nullptr) {

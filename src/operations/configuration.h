@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/time.h"
 #include "operations/keep_rules.h"
 #include "repository/keys.h"
 
@@ -29,11 +30,17 @@ struct RepositoryConfiguration {
   bool encrypted = true;  ///< false only if the file says encryption = "none"
 };
 
+/// [objectives]: what is promised, for `status` to hold against what is measured.
+struct Objectives {
+  std::optional<base::Microseconds> rpo;  ///< how much work may be lost, as a time
+};
+
 struct Configuration {
   base::fs::path path;  ///< absolute
   std::vector<ClusterConfiguration> clusters;
   std::vector<RepositoryConfiguration> repositories;
   KeepRules keep;  ///< no [keep]: nothing is ever expired
+  Objectives objectives;
 
   /// The cluster of that name, or the only one if `name` is empty.
   const ClusterConfiguration& cluster(const std::string& name) const;

@@ -40,9 +40,12 @@ struct Session::Connection {
   Handle handle;
 };
 
-Session::Session(const std::string& connection)
-    : connection_(std::make_unique<Connection>(
-          Connection{connect(connection, {{"fallback_application_name", "holdfast"}}, {})})) {
+Session::Session(const std::string& connection, const std::string& database)
+    : connection_(std::make_unique<Connection>()) {
+  std::vector<Keyword> fixed;
+  // Only the first "dbname" is taken for a connection string.
+  if (!database.empty()) fixed.push_back({"dbname", database.c_str()});
+  connection_->handle = connect(connection, {{"fallback_application_name", "holdfast"}}, fixed);
   // From here on names mean what we think they mean, whatever a role or database has set.
   query(
       "SELECT pg_catalog.set_config('statement_timeout', '0', false),"

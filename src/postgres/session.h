@@ -26,7 +26,8 @@ class Session {
   /// Connects with a libpq connection string (application_name = "holdfast" unless it sets one;
   /// connect_timeout 10 unless it sets one). Sets statement_timeout and idle timeouts to 0,
   /// client_encoding UTF8, DateStyle ISO, extra_float_digits default, search_path pg_catalog.
-  explicit Session(const std::string& connection);
+  /// A `database` wins over the one that the string names.
+  explicit Session(const std::string& connection, const std::string& database = {});
   ~Session();
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;

@@ -34,9 +34,9 @@ TransactionEnd read_transaction_end(base::View data, std::uint8_t info, int majo
                                     std::string_view what) {
   constexpr std::size_t relation_size = 12;
   constexpr std::size_t invalidation_size = 16;
-  const std::size_t statistics_size = major >= 18 ? 16 : 12;
   base::ByteReader from(data, what);
   TransactionEnd end;
+  end.statistics_size = major >= 18 ? 16 : 12;
   end.time = wal_time(from);
   if ((info & transaction_operation::has_parts) == 0) return end;
   const std::uint32_t parts = from.u32();
@@ -45,8 +45,8 @@ TransactionEnd read_transaction_end(base::View data, std::uint8_t info, int majo
     end.subtransactions = array(from, sizeof(std::uint32_t));
   }
   if ((parts & part_relations) != 0) end.relations = array(from, relation_size);
+  if ((parts & part_statistics) != 0) end.statistics = array(from, end.statistics_size);
   if ((parts & part_prepared) == 0) return end;
-  if ((parts & part_statistics) != 0) array(from, statistics_size);
   if ((parts & part_invalidations) != 0) array(from, invalidation_size);
   end.prepared = from.u32();
   return end;

@@ -15,7 +15,18 @@ struct TransactionEnd {
   std::uint32_t prepared = 0;  ///< the number of the prepared transaction that ended; or 0
   base::View subtransactions;  ///< that ended with it: 4 bytes each
   base::View relations;        ///< whose files go: tablespace, database, relation, 4 bytes each
+  /// From 15: of what statistics are forgotten, because it is dropped for good (a relation that is
+  /// only rewritten or truncated is not among these): `statistics_size` bytes each, of which the
+  /// first 12 are kind, database and object.
+  base::View statistics;
+  std::size_t statistics_size = 12;
 };
+
+/// What statistics are of (utils/pgstat_kind.h).
+namespace statistics_kind {
+constexpr std::uint32_t database = 1;
+constexpr std::uint32_t relation = 2;
+}  // namespace statistics_kind
 
 namespace transaction_operation {
 constexpr std::uint8_t mask = 0x70;

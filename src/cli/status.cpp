@@ -1,0 +1,102 @@
+#include "operations/status.h"
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/command.h"
+
+namespace holdfast::cli {
+
+namespace {
+
+using base::Code;
+using nlohmann::json;
+using Level = operations::Finding::Level;
+
+std::string_view name_of(Level level) {
+  switch (level) {
+    case Level::good:
+      return "ok";
+    case Level::warning:
+      return "warning";
+    case Level::bad:
+      return "BAD";
+  }
+  return "";
+}
+
+json seconds(const std::optional<base::Microseconds>& duration) {
+  if (!duration) return nullptr;
+  return static_cast<double>(duration->count()) / 1e6;
+}
+
+json to_json(const operations::StatusReport& report) {
+  json findings = json::array();
+  for (const operations::Finding& each : report.findings) {
+    findings.push_back(
+        {{"level", name_of(each.level)}, {"what", each.what}, {"remedy", each.remedy}});
+  }
+  json slots = json::array();
+  for (const operations::SlotState& slot : report.slots) {
+    slots.push_back({{"name", slot.name},
+                     {"active", slot.active},
+                     {"wal_status", slot.wal_status},
+                     {"safe_wal_size", slot.safe_wal_size ? json(*slot.safe_wal_size) : json()}});
+  }
+  const operations::DataAtRisk& risk = report.risk;
+  json rpo = {{"objective_s", seconds(report.rpo_objective)},
+              {"measured_s", seconds(risk.age)},
+              {"how", risk.how},
+              {"durable_lsn", postgres::to_string(risk.durable_end)}};
+  rpo["last_commit"] = risk.last_commit ? json(base::to_iso(*risk.last_commit)) : json();
+  rpo["server_lsn"] = risk.server_end ? json(postgres::to_string(*risk.server_end)) : json();
+  json document = {{"ok", report.ok()}, {"rpo", rpo}, {"slots", slots}, {"findings", findings}};
+  document["newest_good_backup"] = nullptr;
+  if (report.newest_good) {
+    document["newest_good_backup"] = {{"id", report.newest_good->id.text},
+                                      {"stopped", base::to_iso(report.newest_good->stopped)},
+                                      {"age_s", seconds(report.newest_good_age)}};
+  }
+  return document;
+}
+
+std::string duration_text(const std::optional<base::Microseconds>& duration,
+                          std::string_view otherwise) {
+  return duration ? base::to_string_short(*duration) : std::string(otherwise);
+}
+
+void print(const operations::StatusReport& report) {
+  std::cout << fmt::format("{:<24} {:>14} {:>14}\n", "OBJECTIVE", "TARGET", "MEASURED");
+  std::cout << fmt::format("{:<24} {:>14} {:>14}  {}\n", "RPO: what would be lost",
+                           duration_text(report.rpo_objective, "none"),
+                           duration_text(report.risk.age, "not measured"), report.risk.how);
+  std::cout << "\n";
+  for (const operations::Finding& each : report.findings) {
+    std::cout << fmt::format("{:<8} {}\n", name_of(each.level), each.what);
+    if (!each.remedy.empty()) std::cout << fmt::format("{:<8} -> {}\n", "", each.remedy);
+  }
+  for (const operations::SlotState& slot : report.slots) {
+    std::cout << fmt::format(
+        "slot     {}: {}, {}{}\n", slot.name, slot.active ? "in use" : "idle",
+        slot.wal_status.empty() ? "no WAL reserved" : "WAL " + slot.wal_status,
+        slot.safe_wal_size ? fmt::format(", {} bytes left", *slot.safe_wal_size) : "");
+  }
+}
+
+void status(Invocation& invocation) {
+  const operations::Configuration configuration = invocation.configuration();
+  const operations::StatusReport report =
+      operations::find_status(configuration, invocation.cluster);
+  if (!report.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
+  if (invocation.json) return print_json(to_json(report));
+  print(report);
+}
+
+}  // namespace
+
+void add_status(CLI::App& app, Invocation& invocation) {
+  add_command(app, invocation, "status", "Hold objectives against what is measured",
+              {Code::check_failed, Code::configuration}, [&invocation] { status(invocation); });
+}
+
+}  // namespace holdfast::cli

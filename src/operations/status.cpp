@@ -1,0 +1,250 @@
+#include "operations/status.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/error.h"
+#include "operations/source.h"
+#include "postgres/administration.h"
+#include "postgres/wal_page.h"
+
+namespace holdfast::operations {
+
+using base::Code;
+using base::Error;
+using base::Timestamp;
+using postgres::Lsn;
+using Level = Finding::Level;
+
+namespace {
+
+/// One look at everything; each look that fails is a finding, and the others go on.
+class Look {
+ public:
+  Look(const Configuration& configuration, const std::string& cluster)
+      : configuration_(configuration), cluster_(configuration.cluster(cluster)) {}
+
+  StatusReport run() {
+    report_.rpo_objective = configuration_.objectives.rpo;
+    report_.risk.how = "there is no good backup to start from";
+    attempt([this] { look_at_repository(); });
+    attempt([this] { look_at_server(); });
+    judge();
+    return std::move(report_);
+  }
+
+ private:
+  void note(Level level, std::string what, std::string remedy = {}) {
+    report_.findings.push_back({level, std::move(what), std::move(remedy)});
+  }
+  template <typename Work>
+  void attempt(const Work& work) {
+    try {
+      work();
+    } catch (const Error& error) {
+      note(Level::bad, error.message(), error.hint());
+    }
+  }
+
+  void look_at_repository();
+  void look_at_backups(const Catalog& catalog);
+  void look_at_wal(const SystemView& system);
+  void look_at_server();
+  void look_at_slots(postgres::Session& session);
+  void compare_with(postgres::Session& session);
+  std::optional<bool> commits_behind_the_archive() const;
+  void judge();
+
+  const Configuration& configuration_;
+  const ClusterConfiguration& cluster_;
+  std::optional<Site> site_;
+  std::vector<SystemView> systems_;
+  std::optional<postgres::TimelineHistory> history_;
+  StatusReport report_;
+};
+
+void Look::look_at_repository() {
+  site_.emplace(open_site(configuration_, cluster_.name));
+  const Catalog catalog = read_catalog(*site_);
+  look_at_backups(catalog);
+  systems_ = view_systems(*site_, catalog);
+  if (!systems_.empty()) look_at_wal(systems_.front());
+}
+
+void Look::look_at_backups(const Catalog& catalog) {
+  for (const UnreadableBackup& backup : catalog.unreadable) note(Level::bad, backup.why);
+  for (const BackupInfo& backup : catalog.backups) {
+    if (backup.is_damaged()) {
+      const bool is_newest = &backup == &catalog.backups.back();
+      note(is_newest ? Level::bad : Level::warning,
+           fmt::format("backup {} of {} holds damaged pages in {} files", backup.id.text,
+                       base::to_string(backup.stopped), backup.damaged.size()),
+           is_newest ? "mend what is damaged and take a new backup" : "");
+    } else {
+      report_.newest_good = backup;
+    }
+  }
+  if (!report_.newest_good) {
+    note(Level::bad, "there is no good backup", "take one with `holdfast backup`");
+    return;
+  }
+  report_.newest_good_age =
+      std::max(base::Microseconds(0), base::now() - report_.newest_good->stopped);
+  note(Level::good, fmt::format("newest good backup {}, {} old", report_.newest_good->id.text,
+                                base::to_string_short(*report_.newest_good_age)));
+}
+
+void Look::look_at_wal(const SystemView& system) {
+  report_.risk.how = "the WAL in the repository could not be read";
+  history_ = system.history({});
+  report_.windows = recovery_windows(system, *history_);
+  for (const RecoveryWindow& window : report_.windows) {
+    const bool is_last = &window == &report_.windows.back();
+    if (!window.ends_in_hole) {
+      note(Level::good, "recovery window " + to_string(window));
+    } else {
+      note(is_last ? Level::bad : Level::warning, "recovery window " + to_string(window),
+           is_last ? "take a new backup" : "");
+    }
+  }
+  if (report_.windows.empty()) {
+    report_.risk.how = "no backup can be restored with the WAL in the repository";
+    note(Level::bad, "there is no recovery window", "take a new backup");
+    return;
+  }
+  const RecoveryWindow& newest = report_.windows.back();
+  report_.risk.last_commit = newest.to;
+  report_.risk.durable_end = newest.to_lsn;
+  report_.risk.how = "the server could not be asked: it may have committed nothing since";
+  report_.risk.age = std::max(base::Microseconds(0), base::now() - newest.to);
+}
+
+void Look::look_at_server() {
+  postgres::Session session(cluster_.connection);
+  matching_control_file(cluster_, session);
+  look_at_slots(session);
+  const postgres::ArchiverStatus archiver = postgres::archiver_status(session);
+  if (archiver.failing) {
+    note(Level::bad, fmt::format("archiving fails: {} could not be archived", archiver.last_failed),
+         "the server's log has the reason; try `holdfast wal push` by hand");
+  }
+  compare_with(session);
+}
+
+void Look::look_at_slots(postgres::Session& session) {
+  for (const postgres::Row& row : session.query(
+           "SELECT slot_name, active, wal_status, safe_wal_size FROM pg_replication_slots "
+           "ORDER BY 1")) {
+    SlotState slot{row[0].value_or(""), row[1] == "t", row[2].value_or(""), {}};
+    if (row[3]) {
+      std::int64_t bytes = 0;
+      std::from_chars(row[3]->data(), row[3]->data() + row[3]->size(), bytes);
+      slot.safe_wal_size = bytes;
+    }
+    if (slot.wal_status == "lost" || slot.wal_status == "unreserved") {
+      note(Level::bad,
+           fmt::format("replication slot \"{}\" {} WAL that it needs", slot.name,
+                       slot.wal_status == "lost" ? "has lost" : "is about to lose"),
+           "see max_slot_wal_keep_size, and who should read from the slot");
+    } else if (slot.wal_status == "extended") {
+      note(Level::warning,
+           fmt::format("replication slot \"{}\" holds back more WAL than max_wal_size", slot.name),
+           "whoever should read from it does not keep up, or is gone");
+    }
+    report_.slots.push_back(std::move(slot));
+  }
+}
+
+void Look::compare_with(postgres::Session& session) {
+  DataAtRisk& risk = report_.risk;
+  if (!risk.last_commit) return;
+  if (postgres::to_string(session.system_id()) != systems_.front().place.system_id) {
+    note(Level::bad, "the server is another system than the newest one in the repository",
+         "take a backup of it, or mend connection in holdfast.toml");
+    risk.age.reset();
+    risk.how = "the server is another system";
+    return;
+  }
+  const Timestamp now = session.clock();
+  risk.server_end = session.current_lsn();
+  const std::optional<bool> behind = commits_behind_the_archive();
+  if (behind == false) {
+    risk.age = base::Microseconds(0);
+    risk.how = "the server has committed nothing that the repository lacks";
+    return;
+  }
+  risk.age = std::max(base::Microseconds(0), now - *risk.last_commit);
+  risk.how = behind ? "the age of the last commit in the repository; the server has newer ones"
+                    : "the age of the last commit in the repository; the server may have newer "
+                      "ones: its pg_wal could not be read";
+}
+
+/// Reads what the server has written behind the WAL in the repository. nullopt: it cannot be told.
+std::optional<bool> Look::commits_behind_the_archive() const {
+  const SystemView& system = systems_.front();
+  const postgres::SegmentSize size = system.coverage.segment_size();
+  const DataAtRisk& risk = report_.risk;
+  if (*risk.server_end <= risk.durable_end) return false;
+  bool found = false;
+  const auto on_record = [&](const postgres::WalRecord& record) {
+    if (record.start < risk.durable_end) return true;
+    const auto event = postgres::event_of(record);
+    found = event && event->kind == postgres::WalEvent::Kind::commit;
+    return !found;
+  };
+  // From the last segment that both have, as a record may begin in it.
+  const std::uint64_t first = (risk.durable_end.value - 1) / size.bytes;
+  postgres::WalReader reader(Lsn{first * size.bytes}, size);
+  for (std::uint64_t number = first; number * size.bytes < risk.server_end->value; ++number) {
+    const auto stored = system.coverage.segment_for(*history_, number);
+    base::Bytes bytes;
+    if (stored) {
+      bytes = system.archive.get(postgres::file_name(*stored, size)).value_or(base::Bytes());
+    } else {
+      const postgres::Segment segment{history_->timeline_of_segment(number, size), number};
+      const auto file = cluster_.data_directory / "pg_wal" / postgres::file_name(segment, size);
+      try {
+        bytes = base::read_existing_file(file);
+      } catch (const Error&) {
+        return std::nullopt;
+      }
+    }
+    if (!reader.feed(bytes, on_record)) break;
+  }
+  if (found) return true;
+  // Has everything been seen up to where the server writes, but for the header of a new page?
+  constexpr std::uint64_t longest_header = 40;
+  const Lsn next{(reader.end().value + 7) / 8 * 8};
+  const bool begins_page = next.value % postgres::wal_page_size == 0;
+  if (*risk.server_end <= Lsn{next.value + (begins_page ? longest_header : 0)}) return false;
+  return std::nullopt;
+}
+
+void Look::judge() {
+  if (!report_.rpo_objective) return;
+  const std::string wanted = base::to_string_short(*report_.rpo_objective);
+  if (!report_.risk.age) {
+    note(Level::bad, fmt::format("rpo {} is not measured: {}", wanted, report_.risk.how));
+  } else {
+    const bool holds = *report_.risk.age <= *report_.rpo_objective;
+    note(holds ? Level::good : Level::bad,
+         fmt::format("rpo {} {}: {} would be lost", wanted, holds ? "holds" : "is missed",
+                     base::to_string_short(*report_.risk.age)),
+         holds ? ""
+               : "see whether archiving works and how often segments are archived "
+                 "(archive_timeout)");
+  }
+}
+
+}  // namespace
+
+bool StatusReport::ok() const {
+  return std::ranges::none_of(findings,
+                              [](const Finding& each) { return each.level == Level::bad; });
+}
+
+StatusReport find_status(const Configuration& configuration, const std::string& cluster) {
+  return Look(configuration, cluster).run();
+}
+
+}  // namespace holdfast::operations
