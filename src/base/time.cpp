@@ -3,7 +3,10 @@
 #include <date/date.h>
 #include <date/tz.h>
 
+#include <array>
 #include <cctype>
+#include <charconv>
+#include <limits>
 
 #include "base/error.h"
 
@@ -164,6 +167,26 @@ ParsedTime parse_time(std::string_view text, std::string_view default_zone) {
   if (zone == "Z" || zone == "z") zone = "UTC";
   if (zone.find(' ') != std::string::npos) scan.refuse();
   return {in_named_zone(local, zone, scan), false};
+}
+
+std::chrono::microseconds parse_duration(std::string_view text) {
+  constexpr std::array<std::pair<std::string_view, std::int64_t>, 6> units{
+      {{"ms", 1'000},
+       {"s", 1'000'000},
+       {"min", 60'000'000},
+       {"h", 3'600'000'000},
+       {"d", 86'400'000'000},
+       {"w", 604'800'000'000}}};
+  std::int64_t count = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), count);
+  const std::string_view unit = text.substr(static_cast<std::size_t>(end - text.data()));
+  for (const auto& [name, microseconds] : units) {
+    if (failed != std::errc() || count < 0 || unit != name) continue;
+    if (count > std::numeric_limits<std::int64_t>::max() / microseconds) break;
+    return std::chrono::microseconds(count * microseconds);
+  }
+  throw Error(Code::usage, fmt::format("cannot understand \"{}\" as a duration", text),
+              "write it as 200ms, 1s, 5min, 4h, 7d or 2w");
 }
 
 std::string to_string_short(Microseconds duration) {

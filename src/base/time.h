@@ -34,6 +34,10 @@ struct ParsedTime {
 /// a name such as Europe/Berlin. Throws Error(usage) with a hint for anything else.
 ParsedTime parse_time(std::string_view text, std::string_view default_zone);
 
+/// Reads "200ms", "1s", "5min", "4h", "7d" or "2w": a whole number and its unit, nothing else.
+/// Throws Error(usage) with a hint otherwise.
+std::chrono::microseconds parse_duration(std::string_view text);
+
 /// "1.2 s", "3 min 20 s", "4 h 5 min": for people.
 std::string to_string_short(Microseconds duration);
 

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/time.h"
 #include "repository/repository.h"
 
 namespace holdfast::operations {
@@ -128,11 +129,34 @@ RepositoryConfiguration read_repository(const base::fs::path& path, const std::s
   return repository;
 }
 
+WalConfiguration read_wal(const base::fs::path& path, const toml::table& table) {
+  Section section(path, table, "wal");
+  WalConfiguration wal;
+  const std::string slot = section.text("slot");
+  const std::string interval = section.text("slice_interval");
+  section.refuse_other_keys();
+  if (!slot.empty()) wal.slot = slot;
+  const bool good = slot.size() < 64 && slot.find_first_not_of(
+                                            "abcdefghijklmnopqrstuvwxyz"
+                                            "0123456789_") == std::string::npos;
+  if (!good) {
+    refuse(path, section.where(), fmt::format("\"{}\" cannot be the name of a slot", slot),
+           "use lower-case letters, digits and \"_\"");
+  }
+  if (interval.empty()) return wal;
+  try {
+    wal.slice_interval = base::parse_duration(interval);
+  } catch (const Error& error) {
+    refuse(path, section.where(), error.message(), error.hint());
+  }
+  return wal;
+}
+
 void refuse_unknown_sections(const base::fs::path& path, const toml::table& root) {
   for (const auto& [key, node] : root) {
-    if (key.str() == "cluster" || key.str() == "repository") continue;
+    if (key.str() == "cluster" || key.str() == "repository" || key.str() == "wal") continue;
     refuse(path, node.source(), fmt::format("unknown key \"{}\"", key.str()),
-           "a configuration has [cluster.NAME] and [repository.NAME]");
+           "a configuration has [cluster.NAME], [repository.NAME] and [wal]");
   }
 }
 
@@ -212,6 +236,9 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   each_table("repository", [&](const std::string& name, const toml::table& table) {
     configuration.repositories.push_back(read_repository(path, name, table));
   });
+  if (const toml::table* wal = root.get_as<toml::table>("wal")) {
+    configuration.wal = read_wal(path, *wal);
+  }
   if (configuration.repositories.size() > 1) {
     throw Error(Code::configuration,
                 fmt::format("{}: cannot use more than one repository yet", path.string()));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "operations/recovery_window.h"
+#include "repository/gaps.h"
 
 namespace holdfast::operations {
 
@@ -20,6 +21,7 @@ struct Listing {
   std::vector<UnreadableBackup> unreadable;
   std::vector<RecoveryWindow> windows;  ///< of each system, on its newest timeline
   std::vector<ListedTimeline> timelines;
+  std::vector<repository::Gap> gaps;  ///< WAL that is lost for ever, of all systems
   std::vector<std::string> warnings;
 };
 
