@@ -51,11 +51,23 @@ base::Bytes wal_status(Lsn durable, base::Timestamp now, bool wants_reply) {
   return status;
 }
 
+base::View WalSequence::take(const WalData& data) {
+  if (data.start > end_ || (began_ && data.start < end_)) {
+    base::fail(Code::postgres, "PostgreSQL sent the WAL at {} where that at {} had to follow",
+               to_string(data.start), to_string(end_));
+  }
+  const std::uint64_t known = end_.value - data.start.value;
+  if (known >= data.bytes.size()) return {};
+  began_ = true;
+  end_.value = data.start.value + data.bytes.size();
+  return data.bytes.subspan(known);
+}
+
 WalStream::WalStream(Replication& connection, const std::string& slot, Timeline timeline, Lsn start,
                      Lsn durable, Limits limits)
     : connection_(connection),
       limits_(limits),
-      end_(start),
+      sequence_(start),
       durable_(durable),
       confirmed_(durable),
       sent_(Clock::now()),
@@ -88,22 +100,6 @@ void WalStream::keep_alive() {
   heard_ = Clock::now();  // it is we who do not listen
 }
 
-/// False if all of it was known.
-bool WalStream::take(const WalData& data) {
-  server_end_ = std::max(server_end_, data.server_end);
-  if (data.start > end_ || (began_ && data.start < end_)) {
-    base::fail(Code::postgres, "PostgreSQL sent the WAL at {} where that at {} had to follow",
-               to_string(data.start), to_string(end_));
-  }
-  // A server may begin before what was asked for, but not behind it.
-  const std::uint64_t known = end_.value - data.start.value;
-  if (known >= data.bytes.size()) return false;
-  began_ = true;
-  bytes_ = data.bytes.subspan(known);
-  end_.value += bytes_.size();
-  return true;
-}
-
 WalStream::Event WalStream::next(std::chrono::milliseconds wait) {
   const auto now = Clock::now();
   if (now - heard_ >= limits_.silence) {
@@ -119,7 +115,9 @@ WalStream::Event WalStream::next(std::chrono::milliseconds wait) {
   heard_ = Clock::now();
   const WalMessage message = parse_wal_message(connection_.message());
   if (const auto* data = std::get_if<WalData>(&message)) {
-    return take(*data) ? Event::data : Event::nothing;
+    server_end_ = std::max(server_end_, data->server_end);
+    bytes_ = sequence_.take(*data);
+    return bytes_.empty() ? Event::nothing : Event::data;
   }
   const auto& keepalive = std::get<WalKeepalive>(message);
   server_end_ = std::max(server_end_, keepalive.server_end);

@@ -33,6 +33,20 @@ WalMessage parse_wal_message(base::View message);
 /// The answer 'r': `durable` is written, flushed and applied.
 base::Bytes wal_status(Lsn durable, base::Timestamp now, bool wants_reply);
 
+/// Holds the pieces of a stream together.
+class WalSequence {
+ public:
+  explicit WalSequence(Lsn start) : end_(start) {}
+  /// What of `data` is new. A server may begin before what was asked for, but not behind it; from
+  /// then on each piece begins where the one before ended. Throws Error(postgres) otherwise.
+  base::View take(const WalData& data);
+  Lsn end() const { return end_; }
+
+ private:
+  Lsn end_;
+  bool began_ = false;
+};
+
 /// One START_REPLICATION on a connection, until the server ends it.
 class WalStream {
  public:
@@ -54,11 +68,9 @@ class WalStream {
   Event next(std::chrono::milliseconds wait);
   base::View bytes() const { return bytes_; }
   /// The position behind all that was received.
-  Lsn end() const { return end_; }
+  Lsn end() const { return sequence_.end(); }
   /// How far the server has WAL, as far as it said.
   Lsn server_end() const { return server_end_; }
-  /// True once the server has sent something of what was asked for.
-  bool began() const { return began_; }
 
   /// Tells the server at once if that is news to it.
   void confirm(Lsn durable);
@@ -77,16 +89,14 @@ class WalStream {
 
  private:
   void send(bool wants_reply);
-  bool take(const WalData& data);
 
   using Clock = std::chrono::steady_clock;
   Replication& connection_;
   Limits limits_;
-  Lsn end_;
+  WalSequence sequence_;
   Lsn server_end_;
   Lsn durable_;
   Lsn confirmed_;
-  bool began_ = false;
   base::View bytes_;
   Clock::time_point sent_;
   Clock::time_point heard_;
