@@ -129,6 +129,7 @@ class Receiver {
   std::optional<TimelineHistory> history_;
   Timeline timeline_;
   std::set<Lsn> removed_;  ///< places from which the server has no WAL any more
+  std::set<Lsn> told_gaps_;
   bool slot_is_useless_ = false;
   bool told_synchronous_ = false;
   bool gap_is_recorded_ = true;
@@ -395,6 +396,7 @@ void Receiver::settle() {
     bool fresh = false;
     patiently(
         [&] { fresh = repository::Gaps(site_.repository, system_->place).record(gap) || fresh; });
+    if (!told_gaps_.insert(missing.from).second) continue;
     request_.say(fmt::format("ALARM: WAL from {} to {} of timeline {} is lost for ever{}",
                              postgres::to_string(missing.from), postgres::to_string(missing.to),
                              gap.timeline, fresh ? "" : " (known before)"));

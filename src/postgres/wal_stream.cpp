@@ -147,6 +147,8 @@ std::optional<WalStream::Next> WalStream::finish() {
         break;
       }
       case Replication::Answer::done:
+        // A server that shuts down says no more than that, and closes the connection.
+        if (!next) return std::nullopt;
         break;
       case Replication::Answer::end:
         return next;

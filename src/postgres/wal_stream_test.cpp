@@ -120,7 +120,7 @@ class Streaming : public ::testing::Test {
 TEST_F(Streaming, brings_wal_without_a_gap_and_confirms_what_it_is_told_and_no_more) {
   WalStream stream = this->stream();
   Lsn at = start_;
-  session().query("CREATE TABLE t AS SELECT generate_series(1, 100000)");
+  session().query("CREATE TABLE public.t AS SELECT generate_series(1, 100000)");
   const Lsn end = session().current_lsn();
   while (at < end) {
     if (stream.next(std::chrono::seconds(10)) != Event::data) continue;
