@@ -236,8 +236,9 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   each_table("repository", [&](const std::string& name, const toml::table& table) {
     configuration.repositories.push_back(read_repository(path, name, table));
   });
-  if (const toml::table* wal = root.get_as<toml::table>("wal")) {
-    configuration.wal = read_wal(path, *wal);
+  if (const toml::node* wal = root.get("wal")) {
+    if (!wal->is_table()) refuse(path, wal->source(), "\"wal\" must be a section: [wal]");
+    configuration.wal = read_wal(path, *wal->as_table());
   }
   if (configuration.repositories.size() > 1) {
     throw Error(Code::configuration,
