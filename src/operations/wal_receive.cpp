@@ -24,7 +24,7 @@ using postgres::Timeline;
 using postgres::TimelineHistory;
 using postgres::WalStream;
 
-constexpr auto longest_pause = std::chrono::milliseconds(10000);
+constexpr auto longest_pause = std::chrono::milliseconds(5000);
 constexpr int poll_interval = 200;
 constexpr const char* undefined_file = "58P01";
 constexpr const char* wrong_state = "55000";

@@ -63,6 +63,9 @@ TEST_F(Receive, stops_cleanly_and_goes_on_where_it_stopped_WR19) {
 }
 
 TEST_F(Receive, a_fast_stop_of_the_server_waits_for_the_last_byte_but_not_for_long_WR15) {
+  // Without being asked it would not store anything for an hour.
+  overwrite(place_.configuration(),
+            text_of(place_.configuration()) + "[wal]\nslice_interval = \"1h\"\n");
   const auto receiver = receive();
   insert("one");
   const auto begun = std::chrono::steady_clock::now();
