@@ -171,15 +171,19 @@ ParsedTime parse_time(std::string_view text, std::string_view default_zone) {
 Microseconds parse_duration(std::string_view text) {
   const auto refuse = [&](std::string_view why) {
     throw Error(Code::usage, fmt::format("cannot use \"{}\" as a duration: {}", text, why),
-                "write a whole number and s, min, h, d or w, as in \"7d\"");
+                "write a whole number and ms, s, min, h, d or w, as in \"7d\"");
   };
   struct Unit {
     std::string_view name;
-    std::int64_t seconds;
+    Microseconds length;
   };
-  static constexpr std::array<Unit, 5> units{
-      {{"s", 1}, {"min", 60}, {"h", 3600}, {"d", 86400}, {"w", 7 * 86400}}};
-  constexpr std::int64_t longest = std::int64_t{365} * 1000 * 86400;
+  static constexpr std::array<Unit, 6> units{{{"ms", std::chrono::milliseconds(1)},
+                                              {"s", seconds(1)},
+                                              {"min", std::chrono::minutes(1)},
+                                              {"h", std::chrono::hours(1)},
+                                              {"d", std::chrono::hours(24)},
+                                              {"w", std::chrono::hours(7 * 24)}}};
+  constexpr Microseconds longest = std::chrono::hours(365 * 1000 * 24);
   std::int64_t count = 0;
   const char* end = text.data() + text.size();
   const auto [stop, failed] = std::from_chars(text.data(), end, count);
@@ -189,8 +193,8 @@ Microseconds parse_duration(std::string_view text) {
   const std::string_view name = text.substr(static_cast<std::size_t>(stop - text.data()));
   for (const Unit& unit : units) {
     if (unit.name != name) continue;
-    if (count > longest / unit.seconds) refuse("it is longer than 1000 years");
-    return seconds(count * unit.seconds);
+    if (count > longest / unit.length) refuse("it is longer than 1000 years");
+    return count * unit.length;
   }
   refuse(name.empty() ? "it has no unit" : "its unit is unknown");
   return {};

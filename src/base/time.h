@@ -34,9 +34,9 @@ struct ParsedTime {
 /// a name such as Europe/Berlin. Throws Error(usage) with a hint for anything else.
 ParsedTime parse_time(std::string_view text, std::string_view default_zone);
 
-/// Reads how long something takes or is kept: a whole number and a unit, "90s", "5min", "4h", "7d"
-/// or "2w". Throws Error(usage) with a hint for anything else: no sign, no fraction, no second
-/// part, nothing longer than 1000 years (TRAPS CC7).
+/// Reads how long something takes or is kept: a whole number and a unit, "200ms", "90s", "5min",
+/// "4h", "7d" or "2w". Throws Error(usage) with a hint for anything else: no sign, no fraction, no
+/// second part, nothing longer than 1000 years (TRAPS CC7).
 Microseconds parse_duration(std::string_view text);
 
 /// "1.2 s", "3 min 20 s", "4 h 5 min": for people.

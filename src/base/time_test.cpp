@@ -231,6 +231,27 @@ TEST(ParseTime, understands_or_refuses_any_text) {
   }
 }
 
+TEST(Duration, is_read_exactly_or_refused) {
+  using namespace std::chrono_literals;
+  EXPECT_EQ(parse_duration("200ms"), 200ms);
+  EXPECT_EQ(parse_duration("0s"), 0s);
+  EXPECT_EQ(parse_duration("1s"), 1s);
+  EXPECT_EQ(parse_duration("5min"), 5min);
+  EXPECT_EQ(parse_duration("4h"), 4h);
+  EXPECT_EQ(parse_duration("7d"), 168h);
+  EXPECT_EQ(parse_duration("2w"), 336h);
+  for (const char* text : {"", "1", "s", "1 s", " 1s", "1s ", "-1s", "+1s", "1.5s", "1m", "1S",
+                           "1ss", "0x1s", "99999999999999999999s", "9223372036854775807h"}) {
+    try {
+      parse_duration(text);
+      ADD_FAILURE() << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::usage) << text;
+      EXPECT_FALSE(error.hint().empty());
+    }
+  }
+}
+
 TEST(Duration, is_short_for_people) {
   using namespace std::chrono_literals;
   EXPECT_EQ(to_string_short(0us), "0 ms");

@@ -53,6 +53,7 @@ void add_list(CLI::App& app, Invocation& invocation);
 void add_events(CLI::App& app, Invocation& invocation);
 void add_restore(CLI::App& app, Invocation& invocation);
 void add_wal(CLI::App& app, Invocation& invocation);
+void add_wal_receive(CLI::App& wal, Invocation& invocation);
 void add_verify(CLI::App& app, Invocation& invocation);
 void add_doctor(CLI::App& app, Invocation& invocation);
 void add_status(CLI::App& app, Invocation& invocation);

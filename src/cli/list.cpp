@@ -75,11 +75,16 @@ json to_json(const operations::Listing& listing) {
   for (const operations::UnreadableBackup& backup : listing.unreadable) {
     unreadable.push_back({{"id", backup.id.text}, {"why", backup.why}});
   }
-  return {{"backups", backups},
-          {"recovery_windows", windows},
-          {"timelines", timelines},
-          {"unreadable", unreadable},
-          {"warnings", listing.warnings}};
+  json gaps = json::array();
+  for (const repository::Gap& gap : listing.gaps) {
+    gaps.push_back({{"timeline", gap.timeline},
+                    {"from_lsn", postgres::to_string(postgres::Lsn{gap.from})},
+                    {"to_lsn", postgres::to_string(postgres::Lsn{gap.to})},
+                    {"found", base::to_iso(gap.found)},
+                    {"why", gap.why}});
+  }
+  return {{"backups", backups},     {"recovery_windows", windows}, {"gaps", gaps},
+          {"timelines", timelines}, {"unreadable", unreadable},    {"warnings", listing.warnings}};
 }
 
 void print(const operations::Listing& listing) {
@@ -102,6 +107,12 @@ void print(const operations::Listing& listing) {
   }
   for (const operations::RecoveryWindow& window : listing.windows) {
     std::cout << "\nRecovery window " << operations::to_string(window) << "\n";
+  }
+  for (const repository::Gap& gap : listing.gaps) {
+    std::cout << fmt::format("\nGAP  WAL from {} to {} of timeline {} is lost: {} (found {})\n",
+                             postgres::to_string(postgres::Lsn{gap.from}),
+                             postgres::to_string(postgres::Lsn{gap.to}), gap.timeline, gap.why,
+                             base::to_string(std::chrono::floor<std::chrono::seconds>(gap.found)));
   }
 }
 

@@ -88,9 +88,10 @@ void fetch(Invocation& invocation, const FetchOptions& options) {
 
 void add_wal(CLI::App& app, Invocation& invocation) {
   CLI::App* wal =
-      app.add_subcommand("wal", "Archive and fetch WAL: archive_command, restore_command");
+      app.add_subcommand("wal", "Receive, archive and fetch WAL: archive_command, restore_command");
   wal->require_subcommand(1);
   wal->fallthrough();
+  add_wal_receive(*wal, invocation);
 
   const auto path = std::make_shared<std::string>();
   CLI::App* push_command = add_command(

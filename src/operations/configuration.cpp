@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/time.h"
 #include "repository/repository.h"
 
 namespace holdfast::operations {
@@ -195,13 +196,37 @@ Objectives read_objectives(const base::fs::path& path, const toml::table& root) 
   return objectives;
 }
 
+WalConfiguration read_wal(const base::fs::path& path, const toml::table& table) {
+  Section section(path, table, "wal");
+  WalConfiguration wal;
+  const std::string slot = section.text("slot");
+  const std::string interval = section.text("slice_interval");
+  section.refuse_other_keys();
+  if (!slot.empty()) wal.slot = slot;
+  const bool good = slot.size() < 64 && slot.find_first_not_of(
+                                            "abcdefghijklmnopqrstuvwxyz"
+                                            "0123456789_") == std::string::npos;
+  if (!good) {
+    refuse(path, section.where(), fmt::format("\"{}\" cannot be the name of a slot", slot),
+           "use lower-case letters, digits and \"_\"");
+  }
+  if (interval.empty()) return wal;
+  try {
+    wal.slice_interval = base::parse_duration(interval);
+  } catch (const Error& error) {
+    refuse(path, section.where(), error.message(), error.hint());
+  }
+  return wal;
+}
+
 void refuse_unknown_sections(const base::fs::path& path, const toml::table& root) {
   for (const auto& [key, node] : root) {
     const std::string_view name = key.str();
-    if (name == "cluster" || name == "repository" || name == "objectives") continue;
+    if (name == "cluster" || name == "repository" || name == "objectives" || name == "wal")
+      continue;
     if (name == "keep" && node.is_table()) continue;
     refuse(path, node.source(), fmt::format("unknown key \"{}\"", name),
-           "a configuration has [cluster.NAME], [repository.NAME], [keep] and [objectives]");
+           "a configuration has [cluster.NAME], [repository.NAME], [keep], [wal] and [objectives]");
   }
 }
 
@@ -284,6 +309,10 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   });
   if (const toml::table* keep = root.get_as<toml::table>("keep")) {
     configuration.keep = read_keep(path, *keep);
+  }
+  if (const toml::node* wal = root.get("wal")) {
+    if (!wal->is_table()) refuse(path, wal->source(), "\"wal\" must be a section: [wal]");
+    configuration.wal = read_wal(path, *wal->as_table());
   }
   if (configuration.repositories.size() > 1) {
     throw Error(Code::configuration,

@@ -5,6 +5,7 @@
 // Every key that is understood does something; every other key is an error with its line (TRAPS
 // CC10, CC11). Secrets are not in it: it names a key file or a command that prints the key.
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,12 +36,19 @@ struct Objectives {
   std::optional<base::Microseconds> rpo;  ///< how much work may be lost, as a time
 };
 
+/// [wal]: how `wal receive` does its work.
+struct WalConfiguration {
+  std::string slot = "holdfast";                                      ///< the replication slot
+  std::chrono::microseconds slice_interval{std::chrono::seconds(1)};  ///< what may be lost
+};
+
 struct Configuration {
   base::fs::path path;  ///< absolute
   std::vector<ClusterConfiguration> clusters;
   std::vector<RepositoryConfiguration> repositories;
   KeepRules keep;  ///< no [keep]: nothing is ever expired
   Objectives objectives;
+  WalConfiguration wal;
 
   /// The cluster of that name, or the only one if `name` is empty.
   const ClusterConfiguration& cluster(const std::string& name) const;

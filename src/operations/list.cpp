@@ -32,6 +32,13 @@ void add_retention(const Site& site, Listing& listing) {
 Listing list(const Site& site) {
   Catalog catalog = read_catalog(site);
   Listing listing;
+  for (const std::string& system : site.repository.systems(site.cluster.name)) {
+    auto recorded = repository::Gaps(site.repository, {site.cluster.name, system}).list();
+    std::ranges::move(recorded.gaps, std::back_inserter(listing.gaps));
+    for (const std::string& name : recorded.unreadable) {
+      listing.warnings.push_back(fmt::format("\"{}\" is not as it was written", name));
+    }
+  }
   for (const SystemView& system : view_systems(site, catalog)) {
     const auto missing = system.coverage.missing_histories();
     for (const postgres::Timeline timeline : system.coverage.timelines()) {

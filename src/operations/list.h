@@ -7,6 +7,7 @@
 
 #include "operations/recovery_window.h"
 #include "operations/retention.h"
+#include "repository/gaps.h"
 
 namespace holdfast::operations {
 
@@ -23,6 +24,7 @@ struct Listing {
   std::vector<Decision> decisions;      ///< how each backup is kept by the rules of now
   std::vector<RecoveryWindow> windows;  ///< of each system, on its newest timeline
   std::vector<ListedTimeline> timelines;
+  std::vector<repository::Gap> gaps;  ///< WAL that is lost for ever, of all systems
   std::vector<std::string> warnings;
 };
 

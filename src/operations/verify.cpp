@@ -66,6 +66,7 @@ class SystemVerifier {
   void check_file(const repository::FileEntry& file, std::vector<std::string>& problems);
   void check_wal_of(const BackupInfo& backup, std::vector<std::string>& problems);
   void read_wal();
+  void read_slices();
   void check_timelines();
   void count_orphans();
 
@@ -276,6 +277,28 @@ void SystemVerifier::read_wal() {
   });
   report_.wal_segments += names.size();
   report_.bytes += total;
+  read_slices();
+}
+
+/// Those of segments that are not complete; others have done their duty.
+void SystemVerifier::read_slices() {
+  const repository::WalSlices slices = system_.archive.slices();
+  const auto partials = system_.coverage.partials();
+  for (const auto& [segment, partial] : partials) {
+    const auto size = system_.coverage.segment_size();
+    const std::string name = postgres::file_name(segment, size);
+    const auto damage = damage_of([&] {
+      const auto read = slices.assemble(name, postgres::start_of(segment, size).value);
+      report_.bytes += read.bytes.size();
+      const bool completed = system_.archive.has(name);  // meanwhile
+      if (read.bytes.size() < partial.end.value % size.bytes && !completed) {
+        base::fail(Code::corrupt, "a slice that was listed is gone");
+      }
+    });
+    if (!damage) continue;
+    report_.problems.push_back(fmt::format("slices of WAL file {}: {}", name, *damage));
+    system_.coverage.forget(segment);
+  }
 }
 
 void SystemVerifier::check_timelines() {

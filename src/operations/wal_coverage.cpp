@@ -27,6 +27,7 @@ WalCoverage::WalCoverage(const repository::WalArchive& archive, SegmentSize size
         spans.push_back({segment->number, segment->number});
       }
     }
+    read_slices(archive, timeline);
   }
   for (const std::string& file : archive.histories()) {
     const auto name = postgres::parse_wal_file_name(file);
@@ -42,9 +43,25 @@ WalCoverage::WalCoverage(const repository::WalArchive& archive, SegmentSize size
   }
 }
 
+/// Of a segment that is complete, slices tell nothing.
+void WalCoverage::read_slices(const repository::WalArchive& archive, const std::string& timeline) {
+  const repository::WalSlices slices = archive.slices();
+  for (const std::string& file : slices.segments(timeline)) {
+    const auto name = postgres::parse_wal_file_name(file);
+    if (!name || name->kind != WalFileName::Kind::segment) continue;
+    const auto segment = name->segment(size_);
+    if (!segment || has(*segment)) continue;
+    const Lsn start = postgres::start_of(*segment, size_);
+    const auto reach = slices.reach(file, start.value);
+    if (reach.end == start.value && !reach.hole) continue;
+    partials_[*segment] = {{std::min(reach.end, start.value + size_.bytes)}, reach.hole};
+  }
+}
+
 std::vector<Timeline> WalCoverage::timelines() const {
   std::vector<Timeline> found{Timeline{1}};
   for (const auto& [timeline, spans] : segments_) found.push_back(timeline);
+  for (const auto& [segment, partial] : partials_) found.push_back(segment.timeline);
   for (const auto& [timeline, history] : histories_) found.push_back(timeline);
   found.insert(found.end(), corrupt_histories_.begin(), corrupt_histories_.end());
   std::sort(found.begin(), found.end());
@@ -65,6 +82,7 @@ std::vector<Timeline> WalCoverage::missing_histories() const {
   // that left a history. (A timeline number that a failed promotion skipped leaves neither.)
   std::vector<Timeline> needed = corrupt_histories_;
   for (const auto& [timeline, spans] : segments_) needed.push_back(timeline);
+  for (const auto& [segment, partial] : partials_) needed.push_back(segment.timeline);
   for (const auto& [timeline, history] : histories_) {
     for (const TimelineHistory::Switch& each : history.switches()) needed.push_back(each.from);
   }
@@ -77,6 +95,7 @@ std::vector<Timeline> WalCoverage::missing_histories() const {
 }
 
 void WalCoverage::forget(Segment segment) {
+  partials_.erase(segment);
   const auto spans = segments_.find(segment.timeline);
   if (spans == segments_.end()) return;
   std::vector<Span> left;
@@ -100,44 +119,119 @@ bool WalCoverage::has(Segment segment) const {
   return span != spans->second.begin() && segment.number <= std::prev(span)->last;
 }
 
-std::optional<Segment> WalCoverage::segment_for(const TimelineHistory& history,
+std::vector<Timeline> WalCoverage::timelines_in(const TimelineHistory& history,
                                                 std::uint64_t number) const {
   // Like PostgreSQL (XLogFileReadAnyTLI): the youngest timeline first, then its ancestors. A
-  // segment in which the timeline changed may exist on both; the younger file holds all of the
-  // older one's part.
-  const Segment youngest{history.timeline_of_segment(number, size_), number};
-  if (has(youngest)) return youngest;
-  const Segment oldest{history.timeline_at({number * size_.bytes}), number};
-  if (has(oldest)) return oldest;
+  // segment in which the timeline changed may exist on several; the youngest file holds all of the
+  // older ones' parts.
+  const Timeline youngest = history.timeline_of_segment(number, size_);
+  const Timeline oldest = history.timeline_at({number * size_.bytes});
+  std::vector<Timeline> found{youngest};
+  for (auto each = history.switches().rbegin(); each != history.switches().rend(); ++each) {
+    if (each->from < youngest && each->from >= oldest) found.push_back(each->from);
+  }
+  return found;
+}
+
+std::optional<Segment> WalCoverage::segment_for(const TimelineHistory& history,
+                                                std::uint64_t number) const {
+  for (const Timeline timeline : timelines_in(history, number)) {
+    if (has({timeline, number})) return Segment{timeline, number};
+  }
   return std::nullopt;
 }
 
 Lsn WalCoverage::contiguous_end(const TimelineHistory& history, Lsn from) const {
-  std::uint64_t number = from.value / size_.bytes;
-  for (;; ++number) {
-    const auto segment = segment_for(history, number);
+  for (std::uint64_t number = from.value / size_.bytes;; ++number) {
     const Lsn start{number * size_.bytes};
-    if (!segment) return std::max(start, from);
-    // The file of the timeline that was left is good up to where it was left.
-    const auto left = history.end_of(segment->timeline);
-    if (left && *left < postgres::end_of(*segment, size_) &&
-        segment->timeline != history.timeline_of_segment(number, size_)) {
-      return std::max(*left, from);
+    const Lsn end{start.value + size_.bytes};
+    Lsn reached = start;
+    for (const Timeline timeline : timelines_in(history, number)) {
+      // The file of a timeline that was left is good up to where it was left.
+      const Lsn limit = std::min(end, history.end_of(timeline).value_or(end));
+      const auto partial = partials_.find({timeline, number});
+      if (has({timeline, number})) {
+        reached = std::max(reached, limit);
+      } else if (partial != partials_.end()) {
+        reached = std::max(reached, std::min(limit, partial->second.end));
+      }
     }
+    if (reached < end) return std::max(reached, from);
   }
 }
 
+/// Segments of an ancestor behind the point where it was left belong to another history.
+bool WalCoverage::is_on(const TimelineHistory& history, Segment segment) const {
+  if (!history.contains(segment.timeline)) return false;
+  const auto left = history.end_of(segment.timeline);
+  return !left || postgres::start_of(segment, size_) < *left;
+}
+
 bool WalCoverage::has_segment_behind(const TimelineHistory& history, Lsn lsn) const {
+  if (next_segment(history, lsn)) return true;
+  // In the segment itself: what a hole between slices hides, unless a younger file stands for it.
   const std::uint64_t number = lsn.value / size_.bytes;
-  for (const auto& [timeline, spans] : segments_) {
-    if (!history.contains(timeline) || spans.empty()) continue;
-    const auto end = history.end_of(timeline);
-    // Segments of an ancestor behind the point where it was left belong to another history.
-    const std::uint64_t last =
-        end ? std::min(spans.back().last, (end->value - 1) / size_.bytes) : spans.back().last;
-    if (last >= number) return true;
+  for (const Timeline timeline : timelines_in(history, number)) {
+    const auto partial = partials_.find({timeline, number});
+    if (partial != partials_.end()) return partial->second.hole;
+    if (has({timeline, number})) return false;
   }
   return false;
+}
+
+std::optional<Lsn> WalCoverage::next_segment(const TimelineHistory& history, Lsn lsn) const {
+  const std::uint64_t number = (lsn.value + size_.bytes - 1) / size_.bytes;
+  std::optional<std::uint64_t> first;
+  const auto consider = [&](Segment segment) {
+    if (segment.number < number || !is_on(history, segment)) return;
+    first = std::min(first.value_or(segment.number), segment.number);
+  };
+  for (const auto& [timeline, spans] : segments_) {
+    for (const Span& span : spans) {
+      if (span.last < number) continue;
+      consider({timeline, std::max(span.first, number)});
+      break;
+    }
+  }
+  for (const auto& [segment, partial] : partials_) consider(segment);
+  if (!first) return std::nullopt;
+  return Lsn{*first * size_.bytes};
+}
+
+std::optional<Lsn> WalCoverage::last_segment(const TimelineHistory& history) const {
+  std::optional<std::uint64_t> last;
+  const auto consider = [&](Segment segment) {
+    if (is_on(history, segment)) last = std::max(last.value_or(0), segment.number);
+  };
+  for (const auto& [timeline, spans] : segments_) {
+    const auto left = history.end_of(timeline);
+    for (const Span& span : spans) {
+      const std::uint64_t limit = left ? (left->value - 1) / size_.bytes : span.last;
+      if (span.first <= limit) consider({timeline, std::min(span.last, limit)});
+    }
+  }
+  for (const auto& [segment, partial] : partials_) consider(segment);
+  if (!last) return std::nullopt;
+  return Lsn{*last * size_.bytes};
+}
+
+std::optional<base::Bytes> read_segment(const repository::WalArchive& archive,
+                                        const WalCoverage& coverage, const TimelineHistory& history,
+                                        std::uint64_t number) {
+  const SegmentSize size = coverage.segment_size();
+  for (const Timeline timeline : coverage.timelines_in(history, number)) {
+    const Segment segment{timeline, number};
+    const std::string name = postgres::file_name(segment, size);
+    const bool partial = coverage.partials().contains(segment);
+    if (!partial && !coverage.has(segment)) continue;
+    // It may have become complete since the names were read; then its slices are gone.
+    if (auto bytes = archive.get(name)) return bytes;
+    if (partial) {
+      return archive.slices().assemble(name, postgres::start_of(segment, size).value).bytes;
+    }
+    base::fail(base::Code::wal_missing, "WAL file {} was removed while it was read", name);
+  }
+  return std::nullopt;
 }
 
 Lsn read_events(const repository::WalArchive& archive, const WalCoverage& coverage,
@@ -151,13 +245,9 @@ Lsn read_events(const repository::WalArchive& archive, const WalCoverage& covera
   };
   for (std::uint64_t number = from.value / coverage.segment_size().bytes; !last || number <= *last;
        ++number) {
-    const auto segment = coverage.segment_for(history, number);
-    if (!segment) break;
-    const std::string name = postgres::file_name(*segment, coverage.segment_size());
-    const auto bytes = archive.get(name);
-    if (!bytes)
-      base::fail(base::Code::wal_missing, "WAL file {} was removed while it was read", name);
-    if (!reader.feed(*bytes, on_record)) break;
+    const auto bytes = read_segment(archive, coverage, history, number);
+    if (!bytes || !reader.feed(*bytes, on_record)) break;
+    if (bytes->size() < coverage.segment_size().bytes) break;
   }
   return reader.end();
 }
@@ -169,7 +259,7 @@ WalEnd find_wal_end(const repository::WalArchive& archive, const WalCoverage& co
   WalEnd result{from, {}};
   if (end == from) return result;
   const std::uint64_t first = from.value / size;
-  for (std::uint64_t number = end.value / size; number-- > first;) {
+  for (std::uint64_t number = (end.value - 1) / size + 1; number-- > first;) {
     const Lsn start = std::max(from, Lsn{number * size});
     const auto note_time = [&](const postgres::WalEvent& event) {
       if (event.kind != postgres::WalEvent::Kind::restore_point) {

@@ -1,6 +1,7 @@
 #pragma once
 
-// Which WAL an archive holds, and so how far a backup can be brought forward.
+// Which WAL an archive holds, and so how far a backup can be brought forward: complete segments,
+// and what slices make of the ones that are not complete yet.
 
 #include <map>
 #include <optional>
@@ -14,7 +15,8 @@
 
 namespace holdfast::operations {
 
-/// A view of one system's WAL archive at one moment: names only, no contents but history files.
+/// A view of one system's WAL archive at one moment: names and the sizes of slices only, no
+/// contents but history files.
 class WalCoverage {
  public:
   WalCoverage(const repository::WalArchive& archive, postgres::SegmentSize size);
@@ -32,19 +34,30 @@ class WalCoverage {
   /// Timelines whose history file is there but cannot be read. They count as missing ones, too.
   const std::vector<postgres::Timeline>& corrupt_histories() const { return corrupt_histories_; }
 
-  /// For who has found that a segment cannot be read: from now on it is missing (TRAPS VE10).
+  /// For who has found that a segment, or a slice of it, cannot be read: from now on it is missing
+  /// (TRAPS VE10).
   void forget(postgres::Segment segment);
+  /// Is the complete segment there?
   bool has(postgres::Segment segment) const;
-  /// The segment that replay on `history` reads for number `number`, if the archive has it.
+  /// The complete segment that replay on `history` reads for number `number`, if the archive has
+  /// it.
   std::optional<postgres::Segment> segment_for(const postgres::TimelineHistory& history,
                                                std::uint64_t number) const;
-  /// Going forward on `history` from the segment that holds `from`: the start of the first segment
-  /// that is missing, or the switch to a timeline whose first segment is missing. `from` itself if
-  /// nothing is there.
+  /// Going forward on `history` from the segment that holds `from`: where the first segment begins
+  /// that is missing, or the slices end of one that is not complete, or the switch to a timeline is
+  /// whose first segment is missing. `from` itself if nothing is there.
   postgres::Lsn contiguous_end(const postgres::TimelineHistory& history, postgres::Lsn from) const;
-  /// Is there any segment of `history` at or behind `lsn`? If so, and `lsn` is a contiguous_end,
-  /// then there is a hole at `lsn`.
+  /// Is there any WAL of `history` in segments that begin at or behind `lsn`, or in slices behind a
+  /// hole? If so, and `lsn` is a contiguous_end, then there is a hole at `lsn`.
   bool has_segment_behind(const postgres::TimelineHistory& history, postgres::Lsn lsn) const;
+  /// Where the first segment begins, at or behind `lsn`, of which `history` has anything.
+  std::optional<postgres::Lsn> next_segment(const postgres::TimelineHistory& history,
+                                            postgres::Lsn lsn) const;
+  /// Where the last segment begins of which `history` has anything.
+  std::optional<postgres::Lsn> last_segment(const postgres::TimelineHistory& history) const;
+  /// The timelines whose file may hold a part of segment `number` on `history`, the youngest first.
+  std::vector<postgres::Timeline> timelines_in(const postgres::TimelineHistory& history,
+                                               std::uint64_t number) const;
   bool empty() const { return segments_.empty(); }
 
   /// Spans of consecutive segments [first, last] of one timeline.
@@ -54,12 +67,29 @@ class WalCoverage {
   };
   const std::map<postgres::Timeline, std::vector<Span>>& spans() const { return segments_; }
 
+  /// What slices hold of a segment that is not complete.
+  struct Partial {
+    postgres::Lsn end;  ///< contiguous from the segment's start
+    bool hole = false;  ///< there are slices behind that
+  };
+  const std::map<postgres::Segment, Partial>& partials() const { return partials_; }
+
  private:
+  void read_slices(const repository::WalArchive& archive, const std::string& timeline);
+  bool is_on(const postgres::TimelineHistory& history, postgres::Segment segment) const;
   postgres::SegmentSize size_;
   std::map<postgres::Timeline, std::vector<Span>> segments_;
+  std::map<postgres::Segment, Partial> partials_;
   std::map<postgres::Timeline, postgres::TimelineHistory> histories_;
   std::vector<postgres::Timeline> corrupt_histories_;
 };
+
+/// What replay on `history` would read for segment `number`: the complete one, or what slices hold
+/// of it. nullopt if there is neither.
+std::optional<base::Bytes> read_segment(const repository::WalArchive& archive,
+                                        const WalCoverage& coverage,
+                                        const postgres::TimelineHistory& history,
+                                        std::uint64_t number);
 
 /// Reads the records of `history` from the first one at or after `from`, segment by segment, and
 /// calls `visit` with those that say when something ended (commits, aborts, restore points), until

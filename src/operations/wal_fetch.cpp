@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "operations/wal_coverage.h"
+#include "postgres/wal_page.h"
 #include "postgres/wal_segment.h"
 #include "repository/backups.h"
 #include "repository/wal_archive.h"
@@ -75,9 +76,10 @@ class Fetcher {
       fetch_ahead();
       return true;
     }
-    const auto bytes = archive_.get(name_);
+    const auto bytes = segment ? whole_or_partial() : archive_.get(name_);
     if (!bytes) {
       check_absence();
+      if (segment && archive_.has(name_)) return fetch();  // it came while we looked
       std::error_code ignored;
       if (segment) base::fs::remove_all(spool_, ignored);
       return false;
@@ -89,6 +91,40 @@ class Fetcher {
   }
 
  private:
+  std::optional<base::Bytes> whole_or_partial() {
+    if (auto bytes = archive_.get(name_)) return bytes;
+    auto partial = from_slices();
+    // Its slices go when it becomes complete: what was read of them then may be anything.
+    if (auto bytes = archive_.get(name_)) return bytes;
+    return partial;
+  }
+
+  /// The last segment of a history, as far as slices hold it, filled up with zeros. Only if nothing
+  /// is behind that: recovery ends where it does.
+  std::optional<base::Bytes> from_slices() {
+    const repository::WalSlices slices = archive_.slices();
+    const auto first = slices.first(name_);
+    if (!first) return std::nullopt;
+    auto [bytes, hole] = slices.assemble(name_, *first);
+    try {
+      const postgres::SegmentHeader header = postgres::parse_segment_header(bytes);
+      if (header.address.value != *first) base::fail(Code::corrupt, "its first slice is missing");
+      // A page whose header is not whole is none.
+      const std::size_t page = bytes.size() % postgres::wal_page_size;
+      if (page < postgres::wal_short_header_size) bytes.resize(bytes.size() - page);
+      bytes.resize(header.size.bytes);
+    } catch (const Error& error) {
+      throw error.with_context(
+          fmt::format("cannot use the slices of WAL file {} in the repository", name_));
+    }
+    if (hole && !request_.to_target) {
+      base::fail(Code::wal_missing,
+                 "cannot put WAL file {} together: a slice is missing between others", name_);
+    }
+    check_absence();
+    return std::move(bytes);
+  }
+
   void check(const std::string& name, base::View bytes) {
     const auto parsed = postgres::parse_wal_file_name(name);
     if (parsed->kind != WalFileName::Kind::segment) return;

@@ -7,6 +7,9 @@
 // file shows that there must have been one. Everything else is an Error, which the command turns
 // into an exit status that makes the server stop.
 //
+// The segment that was being written when the server was lost is put together from its slices and
+// filled up with zeros, unless there is WAL behind it.
+//
 // Segments that will be asked for next are fetched ahead by a process of its own into
 // pg_wal/holdfast.fetch, and published there by rename, so what can be seen is whole (pitfall B33).
 

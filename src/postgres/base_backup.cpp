@@ -251,7 +251,7 @@ BackupEnd BaseBackup::receive(TarVisitor& files, const std::function<void()>& me
     }
   } catch (const base::Error&) {
     // Damaged pages are reported behind the end of a backup that is whole otherwise.
-    if (!end || connection_.last_error_state() != data_corrupted) throw;
+    if (!end || connection_.error_state() != data_corrupted) throw;
     end->found_damage = true;
   }
   if (!end) base::fail(base::Code::postgres, "PostgreSQL did not end the base backup");

@@ -54,6 +54,7 @@ Libpq load_all() {
   load(library, "PQsendQueryParams", loaded.PQsendQueryParams);
   load(library, "PQserverVersion", loaded.PQserverVersion);
   load(library, "PQsetNoticeReceiver", loaded.PQsetNoticeReceiver);
+  load(library, "PQsetnonblocking", loaded.PQsetnonblocking);
   load(library, "PQsocket", loaded.PQsocket);
   load(library, "PQstatus", loaded.PQstatus);
   return loaded;

@@ -37,6 +37,7 @@ struct Libpq {
   decltype(&::PQsendQueryParams) PQsendQueryParams;
   decltype(&::PQserverVersion) PQserverVersion;
   decltype(&::PQsetNoticeReceiver) PQsetNoticeReceiver;
+  decltype(&::PQsetnonblocking) PQsetnonblocking;
   decltype(&::PQsocket) PQsocket;
   decltype(&::PQstatus) PQstatus;
 };

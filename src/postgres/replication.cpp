@@ -28,9 +28,9 @@ std::string doubled(std::string_view text, char quote) {
 struct Replication::Connection {
   Handle handle;
   Rows rows;
-  std::string error_state;
   std::unique_ptr<char, void (*)(void*)> message{nullptr, libpq().PQfreemem};
   std::size_t message_size = 0;
+  std::string error_state;
 
   PGconn* get() const { return handle.get(); }
   [[noreturn]] void lost() const {
@@ -46,8 +46,11 @@ Replication::Replication(const std::string& connection, const std::string& name)
                                  {"keepalives", "1"},
                                  {"keepalives_idle", "10"},
                                  {"keepalives_interval", "5"},
-                                 {"keepalives_count", "3"}},
+                                 {"keepalives_count", "3"},
+                                 {"tcp_user_timeout", "30000"}},
                                 {{"replication", "true"}});
+  // So that a peer that takes nothing cannot hold us longer than we want (TRAPS WR17).
+  libpq().PQsetnonblocking(connection_->get(), 1);
 }
 
 Replication::~Replication() = default;
@@ -94,6 +97,18 @@ Replication::System Replication::identify() {
           Timeline{number<std::uint32_t>(*rows[0][1])}, lsn_of(*rows[0][2])};
 }
 
+SegmentSize Replication::segment_size() {
+  // "16MB": a power of two, in the largest unit that fits.
+  const std::string text = setting("wal_segment_size").value_or("");
+  const std::size_t unit = text.find_first_not_of("0123456789");
+  if (unit != std::string::npos && unit > 0) {
+    const bool gigabyte = text.substr(unit) == "GB";
+    const SegmentSize size{number<std::uint64_t>(text.substr(0, unit)) << (gigabyte ? 30 : 20)};
+    if ((gigabyte || text.substr(unit) == "MB") && is_valid(size)) return size;
+  }
+  base::fail(base::Code::postgres, "PostgreSQL has WAL segments of an unknown size: \"{}\"", text);
+}
+
 std::string Replication::timeline_history(Timeline timeline) {
   const Rows rows = command(fmt::format("TIMELINE_HISTORY {}", timeline.value));
   if (rows.size() != 1 || rows[0].size() != 2 || !rows[0][1]) {
@@ -103,7 +118,13 @@ std::string Replication::timeline_history(Timeline timeline) {
 }
 
 void Replication::begin(const std::string& text) {
+  connection_->error_state.clear();
   if (libpq().PQsendQuery(connection_->get(), text.c_str()) != 1) connection_->lost();
+  flush();
+}
+
+const std::string& Replication::error_state() const {
+  return connection_->error_state;
 }
 
 Replication::Answer Replication::next_answer() {
@@ -138,10 +159,6 @@ const Rows& Replication::answer_rows() const {
   return connection_->rows;
 }
 
-const std::string& Replication::last_error_state() const {
-  return connection_->error_state;
-}
-
 Replication::Read Replication::read(std::chrono::milliseconds wait) {
   const auto give_up = std::chrono::steady_clock::now() + wait;
   for (;;) {
@@ -157,10 +174,13 @@ Replication::Read Replication::read(std::chrono::milliseconds wait) {
     base::stop_if_interrupted();
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         give_up - std::chrono::steady_clock::now());
-    if (left.count() <= 0) return Read::nothing;
+    const bool last = left.count() <= 0;  // even then what has come already is taken
     pollfd socket{this->socket(), POLLIN, 0};
-    ::poll(&socket, 1, static_cast<int>(std::min<std::int64_t>(left.count() + 1, poll_interval)));
+    const int ready = ::poll(
+        &socket, 1,
+        last ? 0 : static_cast<int>(std::min<std::int64_t>(left.count() + 1, poll_interval)));
     if (libpq().PQconsumeInput(connection_->get()) != 1) connection_->lost();
+    if (last && ready <= 0) return Read::nothing;
   }
 }
 
@@ -173,11 +193,15 @@ int Replication::socket() const {
 }
 
 void Replication::write(base::View bytes) {
-  PGconn* handle = connection_->get();
-  if (libpq().PQputCopyData(handle, base::text(bytes).data(), static_cast<int>(bytes.size())) !=
-      1) {
+  if (libpq().PQputCopyData(connection_->get(), base::text(bytes).data(),
+                            static_cast<int>(bytes.size())) != 1) {
     connection_->lost();
   }
+  flush();
+}
+
+void Replication::flush() {
+  PGconn* handle = connection_->get();
   const auto give_up = std::chrono::steady_clock::now() + write_limit;
   for (;;) {
     const int left = libpq().PQflush(handle);
@@ -189,10 +213,8 @@ void Replication::write(base::View bytes) {
 }
 
 void Replication::finish_writing() {
-  if (libpq().PQputCopyEnd(connection_->get(), nullptr) != 1 ||
-      libpq().PQflush(connection_->get()) < 0) {
-    connection_->lost();
-  }
+  if (libpq().PQputCopyEnd(connection_->get(), nullptr) != 1) connection_->lost();
+  flush();
 }
 
 std::string quoted_identifier(std::string_view name) {

@@ -22,7 +22,7 @@ class Replication {
  public:
   /// Connects with a libpq connection string; "replication=true" is added, and application_name is
   /// `name` unless the string sets one (synchronous_standby_names knows a receiver by it). TCP
-  /// keepalives are on, so that a peer that died is noticed.
+  /// keepalives are on, so that a peer that died is noticed, and so is one that takes no bytes.
   Replication(const std::string& connection, const std::string& name);
   ~Replication();
   Replication(Replication&&) noexcept;
@@ -43,6 +43,7 @@ class Replication {
     Lsn flushed;  ///< what the server has flushed (a standby: received)
   };
   System identify();  ///< IDENTIFY_SYSTEM
+  SegmentSize segment_size();
   /// TIMELINE_HISTORY: the content of its history file; timelines above 1 only.
   std::string timeline_history(Timeline timeline);
 
@@ -60,7 +61,7 @@ class Replication {
   Answer next_answer();
   const Rows& answer_rows() const;
   /// The SQLSTATE of the error that next_answer() threw last; empty if there was none.
-  const std::string& last_error_state() const;
+  const std::string& error_state() const;
 
   /// One CopyData message. Valid until the next call of read().
   enum class Read { data, nothing, end };
@@ -74,6 +75,7 @@ class Replication {
   void finish_writing();         ///< CopyDone
 
  private:
+  void flush();
   struct Connection;
   std::unique_ptr<Connection> connection_;
 };

@@ -29,7 +29,13 @@
 
 namespace holdfast::repository {
 
-enum class Kind : std::uint8_t { pack = 1, map_shard = 2, backup_map = 3, wal_file = 4 };
+enum class Kind : std::uint8_t {
+  pack = 1,
+  map_shard = 2,
+  backup_map = 3,
+  wal_file = 4,
+  wal_slice = 5
+};
 
 /// No frame holds more than this before compression.
 constexpr std::size_t max_frame_bytes = 4 << 20;

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "repository/repository.h"
+#include "repository/wal_slices.h"
 
 namespace holdfast::repository {
 
@@ -37,6 +37,8 @@ class WalArchive {
   std::vector<std::string> timelines() const;
   /// The files of one timeline (segments, partial and backup files), sorted by name.
   std::vector<File> files(const std::string& timeline) const;
+  /// What there is of segments that are not complete yet.
+  WalSlices slices() const { return {repository_, place_}; }
   /// The names of history files, sorted.
   std::vector<std::string> histories() const;
 

@@ -109,7 +109,13 @@ class FileWriter : public ObjectWriter {
   bool commit() override {
     base::sync_file(file_, name_);
     store_.prepare_directory(name_.parent_path());
-    const int result = ::link(temporary_.c_str(), name_.c_str());
+    int result = ::link(temporary_.c_str(), name_.c_str());
+    if (result != 0 && errno == ENOENT) {
+      // The directory went when its last object was removed.
+      store_.forget_directory(name_.parent_path());
+      store_.prepare_directory(name_.parent_path());
+      result = ::link(temporary_.c_str(), name_.c_str());
+    }
     const int reason = errno;
     ::unlink(temporary_.c_str());
     temporary_.clear();
@@ -185,6 +191,11 @@ void DirectoryStore::prepare_directory(const path& directory) {
   durable_.insert(directory);
 }
 
+void DirectoryStore::forget_directory(const path& directory) {
+  const std::lock_guard lock(mutex_);
+  durable_.erase(directory);
+}
+
 std::optional<ObjectInfo> DirectoryStore::stat(std::string_view name) {
   const auto status = base::status_of(path_of(name));
   if (!status || S_ISDIR(status->st_mode)) return std::nullopt;
@@ -214,7 +225,12 @@ bool DirectoryStore::remove(std::string_view name) {
     if (errno == ENOENT || errno == ENOTDIR) return false;
     base::fail_errno(fmt::format("remove \"{}\"", file_name.string()), errno);
   }
-  base::sync_directory(file_name.parent_path());
+  const path directory = file_name.parent_path();
+  base::sync_directory(directory);
+  // One of these comes with each WAL segment that is received; others stay.
+  if (directory.extension() == ".d" && ::rmdir(directory.c_str()) == 0) {
+    forget_directory(directory);
+  }
   return true;
 }
 

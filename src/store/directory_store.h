@@ -6,6 +6,9 @@
 // fails if that exists: create-if-absent by the kernel), and the directories that lead to it are
 // synced. So a name that can be seen is durable and whole.
 //
+// Directories stay when they have become empty, but for those whose name ends in ".d" (the parts of
+// something that is being written, by one writer at a time).
+//
 // A temporary file stays locked (flock) while its writer lives; what a dead writer left behind is
 // removed by `sweep_unfinished`.
 
@@ -43,6 +46,7 @@ class DirectoryStore : public ObjectStore {
   base::fs::path path_of(std::string_view name) const;
   friend class FileWriter;
   void prepare_directory(const base::fs::path& directory);
+  void forget_directory(const base::fs::path& directory);
 
   base::fs::path root_;
   Owner owner_;
