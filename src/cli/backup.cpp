@@ -7,6 +7,7 @@
 
 #include "base/workers.h"
 #include "cli/command.h"
+#include "operations/repositories.h"
 
 namespace holdfast::cli {
 
@@ -25,8 +26,8 @@ void print_damage(const operations::BackupInfo& backup) {
   }
 }
 
-void backup(Invocation& invocation, const operations::BackupRequest& request) {
-  const operations::Configuration configuration = invocation.configuration();
+void backup(Invocation& invocation, const operations::Configuration& configuration,
+            const operations::BackupRequest& request) {
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
   base::catch_interrupts();
   operations::BackupInfo made;
@@ -40,7 +41,7 @@ void backup(Invocation& invocation, const operations::BackupRequest& request) {
       made.compared_with.empty()
           ? ""
           : fmt::format(" (compared with {} by {})", made.compared_with, made.compared);
-  if (invocation.json) return print_json(operations::to_json(made));
+  if (invocation.json) return print_json(invocation, operations::to_json(made));
   std::cout << fmt::format(
       "{} backup {} of {} in {}: {} in {} files, {} stored{}\n"
       "It can be restored to {} ({}) and, as far as WAL is archived, to any later moment.\n",
@@ -50,14 +51,30 @@ void backup(Invocation& invocation, const operations::BackupRequest& request) {
       postgres::to_string(made.stop));
 }
 
+/// A repository that was down while others were not gets the WAL that it missed.
+void catch_up(Invocation& invocation) {
+  const auto each =
+      operations::each_repository(invocation.configuration(), invocation.repositories);
+  if (each.size() < 2) return;
+  const std::size_t files =
+      operations::catch_up_everywhere(each, invocation.cluster, print_failure);
+  if (files > 0) print_warning(fmt::format("copied {} WAL files between repositories", files));
+}
+
 }  // namespace
 
 void add_backup(CLI::App& app, Invocation& invocation) {
   const auto request = std::make_shared<operations::BackupRequest>();
-  CLI::App* command = add_command(app, invocation, "backup", "Take a backup now",
-                                  {Code::damaged, Code::busy, Code::unreachable, Code::foreign,
-                                   Code::no_space, Code::wal_missing},
-                                  [&invocation, request] { backup(invocation, *request); });
+  CLI::App* command =
+      add_command(app, invocation, "backup", "Take a backup now",
+                  {Code::damaged, Code::busy, Code::unreachable, Code::foreign, Code::no_space,
+                   Code::wal_missing},
+                  [&invocation, request] {
+                    for_each_repository(invocation, [&](const operations::Configuration& each) {
+                      backup(invocation, each, *request);
+                    });
+                    catch_up(invocation);
+                  });
   const std::map<std::string, operations::BackupRequest::Compare> ways{
       {"auto", operations::BackupRequest::Compare::automatic},
       {"wal", operations::BackupRequest::Compare::wal},
@@ -74,6 +91,7 @@ void add_backup(CLI::App& app, Invocation& invocation) {
   command->add_option("--label", request->label, "What PostgreSQL shall call the backup")
       ->type_name("TEXT");
   add_workers(*command, request->workers);
+  add_repositories(*command, invocation);
 }
 
 }  // namespace holdfast::cli

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "base/workers.h"
+#include "operations/repositories.h"
 #include "postgres/lsn.h"
 
 namespace holdfast::cli {
@@ -104,6 +105,43 @@ operations::Configuration Invocation::configuration() const {
   return operations::read_configuration(operations::find_configuration(config));
 }
 
+void add_repositories(CLI::App& command, Invocation& invocation) {
+  command
+      .add_option("--repository", invocation.repositories,
+                  "Only this repository of several; may be repeated")
+      ->type_name("NAME");
+}
+
+void for_each_repository(Invocation& invocation,
+                         const std::function<void(const operations::Configuration&)>& work) {
+  const auto each =
+      operations::each_repository(invocation.configuration(), invocation.repositories);
+  if (each.size() == 1) return work(each.front());
+  int first_status = 0;
+  for (const operations::Configuration& one : each) {
+    invocation.repository = one.repository().name;
+    invocation.exit_status = 0;
+    if (!invocation.json) {
+      std::cout << fmt::format("{}Repository {} ({})\n", &one == &each.front() ? "" : "\n",
+                               one.repository().name, one.repository().url);
+    }
+    try {
+      work(one);
+    } catch (const Error& error) {
+      std::cout.flush();
+      print_error(invocation, error);
+      invocation.exit_status = base::info(error.code()).exit_status;
+      if (error.code() == Code::interrupted) throw;
+    }
+    if (first_status == 0) first_status = invocation.exit_status;
+  }
+  invocation.exit_status = first_status;
+}
+
+void print_failure(const std::string& repository, const Error& error) {
+  print_warning(fmt::format("repository {}: {}", repository, error.message()));
+}
+
 std::string exit_status_help(std::initializer_list<Code> codes) {
   std::string text = "EXIT STATUS\n    0  done\n";
   for (const Code code : codes) {
@@ -151,7 +189,8 @@ void print_warning(const std::string& message) {
   std::fputs(fmt::format("warning: {}\n", message).c_str(), stderr);
 }
 
-void print_json(const nlohmann::json& document) {
+void print_json(const Invocation& invocation, nlohmann::json document) {
+  if (!invocation.repository.empty()) document["repository"] = invocation.repository;
   std::fputs(
       (document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n").c_str(),
       stdout);

@@ -15,10 +15,12 @@ namespace holdfast::cli {
 
 /// One run of the program.
 struct Invocation {
-  std::string config;   ///< --config
-  std::string cluster;  ///< --cluster
-  bool json = false;    ///< --json
-  int exit_status = 0;  ///< what the command wants to end with
+  std::string config;                     ///< --config
+  std::string cluster;                    ///< --cluster
+  bool json = false;                      ///< --json
+  std::vector<std::string> repositories;  ///< --repository; empty: all of them
+  std::string repository;                 ///< which one is at work, if there are several
+  int exit_status = 0;                    ///< what the command wants to end with
 
   operations::Configuration configuration() const;
 };
@@ -31,13 +33,25 @@ CLI::App* add_command(CLI::App& parent, Invocation& invocation, const std::strin
                       const std::string& description, std::initializer_list<base::Code> codes,
                       std::function<void()> run);
 
+/// --repository, which may be repeated.
+void add_repositories(CLI::App& command, Invocation& invocation);
+
+/// Runs `work` for each repository that is meant, with a configuration that has no other one. With
+/// several, a heading says which it is (in JSON a member "repository"), and one that fails does not
+/// stop the others: what went wrong is printed, and the first error decides the exit status.
+void for_each_repository(Invocation& invocation,
+                         const std::function<void(const operations::Configuration&)>& work);
+
+/// Says that a repository failed where another one may serve.
+void print_failure(const std::string& repository, const base::Error& error);
+
 /// --workers, by default one per processor.
 void add_workers(CLI::App& command, unsigned& workers);
 
 /// Prints an error in PostgreSQL's voice ("holdfast: could not ...", "hint: ..."), or as JSON.
 void print_error(const Invocation& invocation, const base::Error& error);
 void print_warning(const std::string& message);
-void print_json(const nlohmann::json& document);
+void print_json(const Invocation& invocation, nlohmann::json document);
 
 /// Shows `progress` on stderr while `work` runs, if stderr is a terminal; prints its warnings as
 /// they come.

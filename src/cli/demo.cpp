@@ -79,15 +79,15 @@ void demo(Invocation& invocation) {
     invocation.exit_status = base::info(Code::check_failed).exit_status;
   }
   if (!invocation.json) return print(outcome);
-  print_json({{"server_major", outcome.server_major},
-              {"acknowledged", outcome.acknowledged},
-              {"durable", outcome.durable},
-              {"missing", outcome.missing},
-              {"recovered", outcome.recovered},
-              {"backup_ms", outcome.backup_time.count() / 1000},
-              {"restore_ms", outcome.restore_time.count() / 1000},
-              {"rpo_ms", outcome.rpo.count() / 1000},
-              {"rto_ms", outcome.rto.count() / 1000}});
+  print_json(invocation, {{"server_major", outcome.server_major},
+                          {"acknowledged", outcome.acknowledged},
+                          {"durable", outcome.durable},
+                          {"missing", outcome.missing},
+                          {"recovered", outcome.recovered},
+                          {"backup_ms", outcome.backup_time.count() / 1000},
+                          {"restore_ms", outcome.restore_time.count() / 1000},
+                          {"rpo_ms", outcome.rpo.count() / 1000},
+                          {"rto_ms", outcome.rto.count() / 1000}});
 }
 
 }  // namespace

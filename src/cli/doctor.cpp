@@ -36,10 +36,10 @@ void doctor(Invocation& invocation, bool fix) {
       findings.push_back(
           {{"level", name_of(each.level)}, {"what", each.what}, {"remedy", each.remedy}});
     }
-    return print_json({{"ok", diagnosis.ok()},
-                       {"findings", findings},
-                       {"fixed", diagnosis.fixed},
-                       {"restart_needed", diagnosis.restart_needed}});
+    return print_json(invocation, {{"ok", diagnosis.ok()},
+                                   {"findings", findings},
+                                   {"fixed", diagnosis.fixed},
+                                   {"restart_needed", diagnosis.restart_needed}});
   }
   for (const operations::Finding& each : diagnosis.findings) {
     std::cout << fmt::format("{:<8} {}\n", name_of(each.level), each.what);

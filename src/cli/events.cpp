@@ -6,6 +6,7 @@
 
 #include "base/workers.h"
 #include "cli/command.h"
+#include "operations/repositories.h"
 
 namespace holdfast::cli {
 
@@ -109,12 +110,13 @@ void print(const operations::EventReport& report) {
 }
 
 void events(const Invocation& invocation, const operations::EventsRequest& request) {
-  const operations::Configuration configuration = invocation.configuration();
+  const operations::Configuration configuration =
+      operations::each_repository(invocation.configuration(), invocation.repositories).front();
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
   base::catch_interrupts();
   const operations::EventReport report = operations::find_events(site, request);
   for (const std::string& warning : report.warnings) print_warning(warning);
-  if (invocation.json) return print_json(to_json(report));
+  if (invocation.json) return print_json(invocation, to_json(report));
   print(report);
 }
 

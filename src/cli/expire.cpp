@@ -134,8 +134,8 @@ bool may_go_on(const operations::ExpirePlan& plan, const ExpireOptions& options)
       fmt::format("Remove {} backups and free {}?", going, base::size_text(plan.bytes())));
 }
 
-void expire(Invocation& invocation, const ExpireOptions& options) {
-  const operations::Configuration configuration = invocation.configuration();
+void expire(Invocation& invocation, const operations::Configuration& configuration,
+            const ExpireOptions& options) {
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
   const operations::ExpireRequest request;
   const operations::ExpirePlan plan = operations::plan_expire(site, request);
@@ -169,7 +169,7 @@ void expire(Invocation& invocation, const ExpireOptions& options) {
     document["dry_run"] = options.dry_run;
     document["done"] = {
         {"expired", expired}, {"spared", spared}, {"objects", done.objects}, {"bytes", done.bytes}};
-    return print_json(document);
+    return print_json(invocation, document);
   }
   for (const auto& id : done.spared) {
     std::cout << fmt::format("{} was pinned meanwhile, and stays\n", id.text);
@@ -188,10 +188,14 @@ void expire(Invocation& invocation, const ExpireOptions& options) {
 
 void add_expire(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<ExpireOptions>();
-  CLI::App* command = add_command(app, invocation, "expire",
-                                  "Remove what [keep] does not keep, after showing what that is",
-                                  {Code::refused, Code::busy, Code::corrupt},
-                                  [&invocation, options] { expire(invocation, *options); });
+  CLI::App* command = add_command(
+      app, invocation, "expire", "Remove what [keep] does not keep, after showing what that is",
+      {Code::refused, Code::busy, Code::corrupt}, [&invocation, options] {
+        for_each_repository(invocation, [&](const operations::Configuration& each) {
+          expire(invocation, each, *options);
+        });
+      });
+  add_repositories(*command, invocation);
   command->add_flag("--yes", options->yes, "Do not ask");
   command->add_flag("--dry-run", options->dry_run, "Only show what would go");
 }

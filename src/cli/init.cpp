@@ -73,12 +73,12 @@ void init(Invocation& invocation, Options& options) {
   const operations::InitOutcome outcome = operations::initialize(request);
   for (const std::string& note : outcome.notes) print_warning(note);
   if (!invocation.json) return print(outcome);
-  print_json({{"configuration", outcome.configuration.string()},
-              {"wrote_configuration", outcome.wrote_configuration},
-              {"made_repository", outcome.made_repository},
-              {"registered_system", outcome.registered},
-              {"system_id", outcome.system_id},
-              {"recovery_kit", outcome.recovery_kit}});
+  print_json(invocation, {{"configuration", outcome.configuration.string()},
+                          {"wrote_configuration", outcome.wrote_configuration},
+                          {"made_repository", outcome.made_repository},
+                          {"registered_system", outcome.registered},
+                          {"system_id", outcome.system_id},
+                          {"recovery_kit", outcome.recovery_kit}});
 }
 
 }  // namespace

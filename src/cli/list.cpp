@@ -116,21 +116,26 @@ void print(const operations::Listing& listing) {
   }
 }
 
-void list(Invocation& invocation) {
-  const operations::Configuration configuration = invocation.configuration();
+void list(Invocation& invocation, const operations::Configuration& configuration) {
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
   const operations::Listing listing = operations::list(site);
   for (const std::string& warning : listing.warnings) print_warning(warning);
   if (!listing.unreadable.empty()) invocation.exit_status = base::info(Code::corrupt).exit_status;
-  if (invocation.json) return print_json(to_json(listing));
+  if (invocation.json) return print_json(invocation, to_json(listing));
   print(listing);
 }
 
 }  // namespace
 
 void add_list(CLI::App& app, Invocation& invocation) {
-  add_command(app, invocation, "list", "Show backups, the recovery window, and gaps",
-              {Code::corrupt, Code::key, Code::not_found}, [&invocation] { list(invocation); });
+  CLI::App* command = add_command(
+      app, invocation, "list", "Show backups, the recovery window, and gaps",
+      {Code::corrupt, Code::key, Code::not_found}, [&invocation] {
+        for_each_repository(invocation, [&](const operations::Configuration& configuration) {
+          list(invocation, configuration);
+        });
+      });
+  add_repositories(*command, invocation);
 }
 
 }  // namespace holdfast::cli

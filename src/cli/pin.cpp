@@ -6,6 +6,7 @@
 
 #include "base/workers.h"
 #include "cli/command.h"
+#include "operations/repositories.h"
 
 namespace holdfast::cli {
 
@@ -44,30 +45,30 @@ void print_pinned(const repository::Pin& pin) {
                            base::to_string(pin.until), pin.reason);
 }
 
-void pin(Invocation& invocation, const PinOptions& options) {
-  const operations::Configuration configuration = invocation.configuration();
+void pin(Invocation& invocation, const operations::Configuration& configuration,
+         const PinOptions& options) {
   const base::Timestamp until = end_of(options);
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
   const auto made = operations::pin_backup(site, options.backup, until, options.reason);
-  if (invocation.json) return print_json(pin_json(made));
+  if (invocation.json) return print_json(invocation, pin_json(made));
   print_pinned(made);
 }
 
-void unpin(Invocation& invocation, const PinOptions& options) {
-  const operations::Configuration configuration = invocation.configuration();
+void unpin(Invocation& invocation, const operations::Configuration& configuration,
+           const PinOptions& options) {
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
   const auto released = operations::unpin_backup(site, options.backup);
   if (invocation.json) {
     json pins = json::array();
     for (const auto& each : released) pins.push_back(pin_json(each));
-    return print_json({{"released", pins}});
+    return print_json(invocation, {{"released", pins}});
   }
   std::cout << fmt::format("Backup {} is pinned no more; released {} {}\n", options.backup,
                            released.size(), released.size() == 1 ? "pin" : "pins");
 }
 
-void snapshot(Invocation& invocation, const PinOptions& options) {
-  const operations::Configuration configuration = invocation.configuration();
+void snapshot(Invocation& invocation, const operations::Configuration& configuration,
+              const PinOptions& options) {
   const base::Microseconds keep = options.duration.empty() ? configuration.keep.snapshots
                                                            : base::parse_duration(options.duration);
   if (keep <= base::Microseconds(0)) {
@@ -84,13 +85,31 @@ void snapshot(Invocation& invocation, const PinOptions& options) {
   if (invocation.json) {
     json document = operations::to_json(backup);
     document["pin"] = pin_json(taken->pin);
-    return print_json(document);
+    return print_json(invocation, document);
   }
   std::cout << fmt::format("{} snapshot {} of {}: {} in {} files, {} stored\n",
                            backup.is_damaged() ? "DAMAGED" : "Took", backup.id.text,
                            backup.place.cluster, base::size_text(backup.bytes), backup.files,
                            base::size_text(backup.stored_bytes));
   print_pinned(taken->pin);
+}
+
+/// Each repository has backups of its own: the one that has this one is meant.
+void where_it_is(Invocation& invocation,
+                 const std::function<void(const operations::Configuration&)>& work) {
+  const auto repositories =
+      operations::each_repository(invocation.configuration(), invocation.repositories);
+  std::optional<base::Error> missing;
+  for (const operations::Configuration& each : repositories) {
+    if (repositories.size() > 1) invocation.repository = each.repository().name;
+    try {
+      return work(each);
+    } catch (const base::Error& error) {
+      if (error.code() != Code::not_found) throw;
+      if (!missing) missing = error;
+    }
+  }
+  throw missing.value();
 }
 
 void add_backup_argument(CLI::App& command, PinOptions& options) {
@@ -109,9 +128,13 @@ void add_reason(CLI::App& command, PinOptions& options) {
 
 void add_pin(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<PinOptions>();
-  CLI::App* command = add_command(app, invocation, "pin", "Keep a backup whatever the rules say",
-                                  {Code::not_found, Code::busy},
-                                  [&invocation, options] { pin(invocation, *options); });
+  CLI::App* command =
+      add_command(app, invocation, "pin", "Keep a backup whatever the rules say",
+                  {Code::not_found, Code::busy}, [&invocation, options] {
+                    where_it_is(invocation, [&](const operations::Configuration& each) {
+                      pin(invocation, each, *options);
+                    });
+                  });
   add_backup_argument(*command, *options);
   command->add_option("--until", options->until, "The moment to which it is kept; UTC by default")
       ->type_name("TIME");
@@ -122,8 +145,14 @@ void add_pin(CLI::App& app, Invocation& invocation) {
   const auto released = std::make_shared<PinOptions>();
   CLI::App* unpin_command =
       add_command(app, invocation, "unpin", "Let the rules decide on a backup again",
-                  {Code::not_found}, [&invocation, released] { unpin(invocation, *released); });
+                  {Code::not_found}, [&invocation, released] {
+                    where_it_is(invocation, [&](const operations::Configuration& each) {
+                      unpin(invocation, each, *released);
+                    });
+                  });
   add_backup_argument(*unpin_command, *released);
+  add_repositories(*command, invocation);
+  add_repositories(*unpin_command, invocation);
 }
 
 void add_snapshot(CLI::App& app, Invocation& invocation) {
@@ -132,13 +161,18 @@ void add_snapshot(CLI::App& app, Invocation& invocation) {
       add_command(app, invocation, "snapshot", "Take a backup and pin it, as before a migration",
                   {Code::damaged, Code::busy, Code::unreachable, Code::foreign, Code::no_space,
                    Code::wal_missing},
-                  [&invocation, options] { snapshot(invocation, *options); });
+                  [&invocation, options] {
+                    for_each_repository(invocation, [&](const operations::Configuration& each) {
+                      snapshot(invocation, each, *options);
+                    });
+                  });
   command
       ->add_option("--for", options->duration,
                    "How long it is kept: 12h, 30d, 2w; by default what [keep] says for snapshots")
       ->type_name("DURATION");
   add_reason(*command, *options);
   add_workers(*command, options->request.workers);
+  add_repositories(*command, invocation);
 }
 
 }  // namespace holdfast::cli

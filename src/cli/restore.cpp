@@ -6,6 +6,7 @@
 
 #include "base/workers.h"
 #include "cli/command.h"
+#include "operations/repositories.h"
 
 namespace holdfast::cli {
 
@@ -38,8 +39,8 @@ void print(const operations::RestoreOutcome& outcome) {
 }
 
 void restore(const Invocation& invocation, Options& options) {
-  const operations::Configuration configuration = invocation.configuration();
-  const operations::Site site = operations::open_site(configuration, invocation.cluster);
+  const auto repositories =
+      operations::each_repository(invocation.configuration(), invocation.repositories);
   options.restore.directory = options.directory;
   options.restore.request.inclusive = !options.exclusive;
   if (!options.backup.empty()) options.restore.request.backup = options.backup;
@@ -48,20 +49,21 @@ void restore(const Invocation& invocation, Options& options) {
   base::catch_interrupts();
   std::optional<operations::RestoreOutcome> outcome;
   with_progress(invocation, [&](base::Progress& progress) {
-    outcome = operations::restore(site, options.restore, progress);
+    outcome =
+        operations::restore_from_any(repositories, invocation.cluster, options.restore, progress);
   });
   for (const std::string& note : outcome->notes) std::cerr << "note: " << note << "\n";
   if (!invocation.json) return print(*outcome);
-  print_json({{"backup", outcome->plan.backup.id.text},
-              {"directory", outcome->directory.string()},
-              {"target", operations::to_string(outcome->plan.target)},
-              {"timeline", outcome->plan.history.timeline().value},
-              {"files", outcome->files.files},
-              {"bytes", outcome->files.bytes},
-              {"written_bytes", outcome->files.written},
-              {"removed_files", outcome->files.removed},
-              {"duration_ms", outcome->duration.count() / 1000},
-              {"notes", outcome->notes}});
+  print_json(invocation, {{"backup", outcome->plan.backup.id.text},
+                          {"directory", outcome->directory.string()},
+                          {"target", operations::to_string(outcome->plan.target)},
+                          {"timeline", outcome->plan.history.timeline().value},
+                          {"files", outcome->files.files},
+                          {"bytes", outcome->files.bytes},
+                          {"written_bytes", outcome->files.written},
+                          {"removed_files", outcome->files.removed},
+                          {"duration_ms", outcome->duration.count() / 1000},
+                          {"notes", outcome->notes}});
 }
 
 }  // namespace
@@ -82,6 +84,7 @@ void add_restore(CLI::App& app, Invocation& invocation) {
                    "restore point, \"immediate\" or \"latest\" (the default). time:, lsn:, xid: or "
                    "name: in front leave no doubt")
       ->type_name("TARGET");
+  add_repositories(*command, invocation);
   command->add_flag("--exclusive", options->exclusive, "Stop just before the target");
   command->add_option("--timeline", options->timeline, "Follow this timeline, not the newest")
       ->type_name("N");

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "operations/repositories.h"
 
 namespace holdfast::cli {
 
@@ -84,19 +85,31 @@ void print(const operations::StatusReport& report) {
 }
 
 void status(Invocation& invocation) {
-  const operations::Configuration configuration = invocation.configuration();
-  const operations::StatusReport report =
-      operations::find_status(configuration, invocation.cluster);
-  if (!report.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
-  if (invocation.json) return print_json(to_json(report));
-  print(report);
+  std::vector<operations::StatusReport> reports;
+  for (const operations::Configuration& each :
+       operations::each_repository(invocation.configuration(), invocation.repositories)) {
+    reports.push_back(operations::find_status(each, invocation.cluster));
+  }
+  operations::find_those_behind(reports);
+  auto report = reports.begin();
+  for_each_repository(invocation, [&](const operations::Configuration&) {
+    if (!report->ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
+    if (invocation.json) {
+      print_json(invocation, to_json(*report));
+    } else {
+      print(*report);
+    }
+    ++report;
+  });
 }
 
 }  // namespace
 
 void add_status(CLI::App& app, Invocation& invocation) {
-  add_command(app, invocation, "status", "Hold objectives against what is measured",
-              {Code::check_failed, Code::configuration}, [&invocation] { status(invocation); });
+  CLI::App* command =
+      add_command(app, invocation, "status", "Hold objectives against what is measured",
+                  {Code::check_failed, Code::configuration}, [&invocation] { status(invocation); });
+  add_repositories(*command, invocation);
 }
 
 }  // namespace holdfast::cli

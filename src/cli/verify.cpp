@@ -80,8 +80,8 @@ void print(const operations::VerifyReport& report) {
   std::cout << (report.ok() ? "Everything is as it was written.\n" : "NOT everything is right.\n");
 }
 
-void verify(Invocation& invocation, const Options& options) {
-  const operations::Configuration configuration = invocation.configuration();
+void verify(Invocation& invocation, const operations::Configuration& configuration,
+            const Options& options) {
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
   base::catch_interrupts();
   operations::VerifyReport report;
@@ -93,7 +93,7 @@ void verify(Invocation& invocation, const Options& options) {
     report = operations::verify(site, options.workers, progress);
   });
   if (!report.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
-  if (invocation.json) return print_json(to_json(report));
+  if (invocation.json) return print_json(invocation, to_json(report));
   print(report);
 }
 
@@ -101,13 +101,17 @@ void verify(Invocation& invocation, const Options& options) {
 
 void add_verify(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
-  CLI::App* command =
-      add_command(app, invocation, "verify", "Read every byte of the repository and check it",
-                  {Code::check_failed, Code::key, Code::not_found, Code::unreachable},
-                  [&invocation, options] { verify(invocation, *options); });
+  CLI::App* command = add_command(
+      app, invocation, "verify", "Read every byte of the repository and check it",
+      {Code::check_failed, Code::key, Code::not_found, Code::unreachable}, [&invocation, options] {
+        for_each_repository(invocation, [&](const operations::Configuration& each) {
+          verify(invocation, each, *options);
+        });
+      });
   command->add_flag("--rebuild-maps", options->rebuild_maps,
                     "First write map shards that are lost or corrupt again, from what packs say");
   add_workers(*command, options->workers);
+  add_repositories(*command, invocation);
 }
 
 }  // namespace holdfast::cli

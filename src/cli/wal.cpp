@@ -7,8 +7,7 @@
 
 #include "base/workers.h"
 #include "cli/command.h"
-#include "operations/wal_fetch.h"
-#include "operations/wal_push.h"
+#include "operations/repositories.h"
 
 namespace holdfast::cli {
 
@@ -23,12 +22,12 @@ constexpr int fetch_failed = 200;
 constexpr int fetch_absent = 1;
 
 void push(const Invocation& invocation, const std::string& path) {
-  const operations::Configuration configuration = invocation.configuration();
-  const operations::Site site = operations::open_site(configuration, invocation.cluster);
-  const operations::PushOutcome outcome =
-      operations::push_wal(site, path, std::min(4U, base::default_workers()));
+  const operations::PushOutcome outcome = operations::push_wal_everywhere(
+      operations::each_repository(invocation.configuration(), invocation.repositories),
+      invocation.cluster, path, std::min(4U, base::default_workers()), print_failure);
   if (invocation.json) {
     print_json(
+        invocation,
         {{"file", outcome.name}, {"bytes", outcome.bytes}, {"was_there", outcome.was_there}});
   }
 }
@@ -41,10 +40,11 @@ struct FetchOptions {
 };
 
 bool fetch_once(const Invocation& invocation, const FetchOptions& options) {
-  const operations::Configuration configuration = invocation.configuration();
-  const operations::Site site = operations::open_site(configuration, invocation.cluster);
-  return operations::fetch_wal(
-      site, {options.system, options.name, options.destination, true, options.to_target});
+  return operations::fetch_wal_anywhere(
+      operations::each_repository(invocation.configuration(), invocation.repositories),
+      invocation.cluster,
+      {options.system, options.name, options.destination, true, options.to_target, false},
+      print_failure);
 }
 
 /// A standby waits for ever for what may come; a server in recovery must be stopped.
@@ -98,6 +98,7 @@ void add_wal(CLI::App& app, Invocation& invocation) {
       *wal, invocation, "push", "Store a WAL file: archive_command = 'holdfast wal push %p'",
       {Code::foreign, Code::conflict, Code::corrupt, Code::no_space, Code::key},
       [&invocation, path] { push(invocation, *path); });
+  add_repositories(*push_command, invocation);
   push_command->add_option("path", *path, "What PostgreSQL puts for %p")
       ->required()
       ->type_name("PATH");
@@ -106,6 +107,7 @@ void add_wal(CLI::App& app, Invocation& invocation) {
   CLI::App* fetch_command = add_command(
       *wal, invocation, "fetch", "Fetch a WAL file: restore_command = 'holdfast wal fetch %f %p'",
       {}, [&invocation, options] { fetch(invocation, *options); });
+  add_repositories(*fetch_command, invocation);
   fetch_command->add_option("name", options->name, "What PostgreSQL puts for %f")
       ->required()
       ->type_name("NAME");

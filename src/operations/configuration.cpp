@@ -3,6 +3,7 @@
 #define TOML_EXCEPTIONS 1
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <set>
 
@@ -201,6 +202,7 @@ WalConfiguration read_wal(const base::fs::path& path, const toml::table& table) 
   WalConfiguration wal;
   const std::string slot = section.text("slot");
   const std::string interval = section.text("slice_interval");
+  wal.copies = static_cast<std::uint32_t>(section.count("copies").value_or(1));
   section.refuse_other_keys();
   if (!slot.empty()) wal.slot = slot;
   const bool good = slot.size() < 64 && slot.find_first_not_of(
@@ -292,14 +294,18 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
                   fmt::format("{}: there is no [{}.NAME]", path.string(), kind),
                   "README.md shows a configuration; `holdfast init` writes a new one");
     }
+    // In the order of the file, which is the order in which repositories are asked.
+    std::vector<std::pair<std::string, const toml::table*>> in_order;
     for (const auto& [name, node] : *tables) {
-      const toml::table* table = node.as_table();
-      if (table == nullptr) {
+      if (!node.is_table()) {
         refuse(path, node.source(),
                fmt::format("\"{}\" stands outside of a [{}.NAME]", name.str(), kind));
       }
-      read(std::string(name.str()), *table);
+      in_order.emplace_back(name.str(), node.as_table());
     }
+    std::ranges::stable_sort(in_order, {},
+                             [](const auto& each) { return each.second->source().begin.line; });
+    for (const auto& [name, table] : in_order) read(name, *table);
   };
   each_table("cluster", [&](const std::string& name, const toml::table& table) {
     configuration.clusters.push_back(read_cluster(path, name, table));
@@ -314,9 +320,11 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
     if (!wal->is_table()) refuse(path, wal->source(), "\"wal\" must be a section: [wal]");
     configuration.wal = read_wal(path, *wal->as_table());
   }
-  if (configuration.repositories.size() > 1) {
-    throw Error(Code::configuration,
-                fmt::format("{}: cannot use more than one repository yet", path.string()));
+  if (configuration.wal.copies > configuration.repositories.size()) {
+    throw Error(
+        Code::configuration,
+        fmt::format("{}: [wal] wants {} copies, but there are only {} repositories", path.string(),
+                    configuration.wal.copies, configuration.repositories.size()));
   }
   return configuration;
 }

@@ -40,6 +40,8 @@ struct Objectives {
 struct WalConfiguration {
   std::string slot = "holdfast";                                      ///< the replication slot
   std::chrono::microseconds slice_interval{std::chrono::seconds(1)};  ///< what may be lost
+  /// `wal push` ends well when a file is durable in so many repositories; the others get it later.
+  std::uint32_t copies = 1;
 };
 
 struct Configuration {
@@ -49,6 +51,8 @@ struct Configuration {
   KeepRules keep;  ///< no [keep]: nothing is ever expired
   Objectives objectives;
   WalConfiguration wal;
+  /// Of several repositories those that answered: recovery asks these, and waits for no other.
+  std::vector<std::string> reachable;
 
   /// The cluster of that name, or the only one if `name` is empty.
   const ClusterConfiguration& cluster(const std::string& name) const;

@@ -142,7 +142,7 @@ repository::Repository provide_repository(const Configuration& configuration,
   if (repository::Repository::exists(*store)) {
     repository::Repository there = open_repository(wanted);
     if (request.recovery_kit && there.encrypted()) {
-      outcome.recovery_kit = make_kit(configuration, there, *there.protection().key);
+      outcome.recovery_kit += make_kit(configuration, there, *there.protection().key);
     }
     return there;
   }
@@ -168,7 +168,8 @@ repository::Repository provide_repository(const Configuration& configuration,
   if (created.key.has_value() != wanted.encrypted) {
     base::fail(Code::internal, "the repository is not as encrypted as it was to be");
   }
-  if (created.key) outcome.recovery_kit = make_kit(configuration, created.repository, *created.key);
+  if (created.key)
+    outcome.recovery_kit += make_kit(configuration, created.repository, *created.key);
   return std::move(created.repository);
 }
 
@@ -195,8 +196,11 @@ void register_systems(const Configuration& configuration, repository::Repository
           "if this is the cluster after pg_upgrade or initdb, add --new-system; else give it "
           "another name with --cluster");
     }
-    outcome.registered = repository.register_system(
-        place, cluster.data_directory.empty() ? "agentless" : cluster.data_directory.string());
+    if (repository.register_system(place, cluster.data_directory.empty()
+                                              ? "agentless"
+                                              : cluster.data_directory.string())) {
+      outcome.registered = true;
+    }
   }
 }
 
@@ -232,8 +236,12 @@ InitOutcome initialize(const InitRequest& request) {
   for (const ClusterConfiguration& cluster : configuration.clusters) {
     look_at(cluster, outcome);
   }
-  repository::Repository repository = provide_repository(configuration, request, outcome);
-  register_systems(configuration, repository, request, outcome);
+  for (const RepositoryConfiguration& each : configuration.repositories) {
+    Configuration one = configuration;
+    one.repositories = {each};
+    repository::Repository repository = provide_repository(one, request, outcome);
+    register_systems(one, repository, request, outcome);
+  }
   if (!base::status_of(configuration.path)) {
     base::make_directories(configuration.path.parent_path(), 0755);
     const std::string text =

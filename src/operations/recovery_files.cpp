@@ -159,10 +159,14 @@ void write_outside_configuration(const repository::BackupMap& map, const path& d
 }  // namespace
 
 std::string restore_command(const Site& site, const std::string& system_id, bool to_target) {
-  return fmt::format("{} --config {} wal fetch --cluster {} --system {}{} %f \"%p\"",
+  std::string repositories;
+  for (const std::string& name : site.configuration.reachable) {
+    repositories += " --repository " + shell_quoted(name);
+  }
+  return fmt::format("{} --config {} wal fetch --cluster {} --system {}{}{} %f \"%p\"",
                      shell_quoted(base::own_program().string()),
                      shell_quoted(site.configuration.path.string()), site.cluster.name, system_id,
-                     to_target ? " --to-target" : "");
+                     to_target ? " --to-target" : "", repositories);
 }
 
 void write_recovery_files(const Site& site, const RestorePlan& plan,

@@ -90,7 +90,7 @@ class RestoreRun {
       make_durable();
       finish();
     } catch (...) {
-      if (was_empty && !options_.delta) remove_remains();
+      if (was_empty && !options_.delta && !options_.keep_remains) remove_remains();
       throw;
     }
     RestoreOutcome outcome{std::move(plan_), directory_, files_, base::now() - begun, {}};

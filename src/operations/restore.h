@@ -22,6 +22,8 @@ struct RestoreOptions {
   std::vector<std::string> tablespaces;  ///< "OID=DIRECTORY" or "OLD-DIRECTORY=DIRECTORY"
   std::string action = "promote";        ///< at the target: promote, pause or shutdown
   bool delta = false;
+  /// If it fails, what was written stays for another try with `delta`.
+  bool keep_remains = false;
   unsigned workers = 1;
 };
 

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "base/report.h"
 #include "operations/source.h"
 #include "postgres/administration.h"
 #include "postgres/wal_page.h"
@@ -245,6 +246,20 @@ bool StatusReport::ok() const {
 
 StatusReport find_status(const Configuration& configuration, const std::string& cluster) {
   return Look(configuration, cluster).run();
+}
+
+void find_those_behind(std::vector<StatusReport>& reports) {
+  postgres::Lsn furthest;
+  for (const StatusReport& report : reports) furthest = std::max(furthest, report.risk.durable_end);
+  for (StatusReport& report : reports) {
+    const std::uint64_t missing = furthest.value - report.risk.durable_end.value;
+    if (missing == 0 || !report.risk.durable_end) continue;
+    report.findings.push_back(
+        {Finding::Level::warning,
+         fmt::format("this repository is behind another one: it lacks {} of WAL",
+                     base::size_text(missing)),
+         "it catches up with the next WAL and the next `holdfast backup`"});
+  }
 }
 
 }  // namespace holdfast::operations

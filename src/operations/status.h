@@ -44,6 +44,9 @@ struct StatusReport {
   bool ok() const;
 };
 
+/// With several repositories: adds a finding to those whose WAL ends before that of another one.
+void find_those_behind(std::vector<StatusReport>& reports);
+
 StatusReport find_status(const Configuration& configuration, const std::string& cluster);
 
 }  // namespace holdfast::operations

@@ -76,7 +76,9 @@ class Fetcher {
       fetch_ahead();
       return true;
     }
-    const auto bytes = segment ? whole_or_partial() : archive_.get(name_);
+    const auto bytes =
+        segment && !request_.complete_only ? whole_or_partial() : archive_.get(name_);
+    if (!bytes && request_.complete_only) return false;
     if (!bytes) {
       check_absence();
       if (segment && archive_.has(name_)) return fetch();  // it came while we looked

@@ -28,6 +28,9 @@ struct FetchRequest {
   /// reads ahead of what it replays, so it may ask for a missing segment behind the target: then
   /// "not found" lets it get there, and promotes nothing that has not.
   bool to_target = false;
+  /// Only what is stored whole: another repository may have what this one has in part. Then
+  /// "false" proves nothing.
+  bool complete_only = false;
 };
 
 /// True if the file is at its destination now; false if it provably does not exist.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 
@@ -150,7 +151,8 @@ void PackWriter::open_pack() {
   static_cast<ObjectId&>(id_) = new_object_id();
   container_ = std::make_unique<ContainerWriter>(store_, directory_, pack_name(id_), Kind::pack,
                                                  id_, protection_);
-  description_ = {options_.backup, options_.previous, options_.stamp, {}, {}, {}, {}};
+  description_ = {options_.backup,          options_.previous, options_.stamp, {}, {}, {},
+                  std::exchange(noted_, {})};
   file_is_described_ = false;
   slots_ = 0;
 }
@@ -191,8 +193,7 @@ PackWriter::Place PackWriter::add(base::View page, std::uint64_t number) {
 }
 
 void PackWriter::note(OtherFile file) {
-  if (!container_) open_pack();
-  description_.others.push_back(std::move(file));
+  (container_ ? description_.others : noted_).push_back(std::move(file));
 }
 
 void PackWriter::close_frame() {

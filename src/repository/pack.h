@@ -76,6 +76,8 @@ class PackWriter {
   };
   Place add(base::View page, std::uint64_t number);
   /// Only describes a file that has no pages of its own here, so that its map entry can be rebuilt.
+  /// That alone makes no pack: what is noted goes into the next one that has pages, if there is
+  /// one.
   void note(OtherFile file);
   /// Commits what is open. Pages are durable only after this.
   void finish();
@@ -105,6 +107,7 @@ class PackWriter {
   PackId id_;
   std::unique_ptr<ContainerWriter> container_;
   PackDescription description_;
+  std::vector<OtherFile> noted_;  ///< while no pack is open
   std::uint32_t slots_ = 0;
   std::vector<PackSummary> packs_;
 };

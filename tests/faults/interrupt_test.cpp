@@ -38,7 +38,7 @@ INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, ::testing::Values(SIGTERM, SIGINT),
                          [](const auto& each) { return each.param == SIGTERM ? "TERM" : "INT"; });
 
 TEST_P(Interrupt, a_backup_that_copies_stops_and_takes_back_what_it_stored) {
-  Running backup(place_, {"backup"});
+  Running backup(place_, {"backup", "--compare", "nothing"});
   await(
       [&] {
         if (backup.over()) throw std::runtime_error("it ended before: " + backup.said());
@@ -59,7 +59,7 @@ TEST_P(Interrupt, a_backup_that_waits_for_the_server_stops_too) {
   const pid_t checkpointer = std::stoi(
       cluster_->sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"));
   ::kill(checkpointer, SIGSTOP);
-  Running backup(place_, {"backup"});
+  Running backup(place_, {"backup", "--compare", "nothing"});
   await(
       [&] {
         return cluster_->sql(

@@ -90,7 +90,7 @@ class ServerLoss : public ::testing::Test {
 
 TEST_F(ServerLoss, a_server_that_dies_during_the_start_costs_that_backup_and_nothing_else) {
   auto held = std::make_unique<NoCheckpoints>(*cluster_);
-  Running backup(place_, {"backup"});
+  Running backup(place_, {"backup", "--compare", "nothing"});
   await_start(backup);
   cluster_->server().kill();
   expect_server_error(backup);
@@ -100,7 +100,7 @@ TEST_F(ServerLoss, a_server_that_dies_during_the_start_costs_that_backup_and_not
 }
 
 TEST_F(ServerLoss, a_server_that_dies_during_the_copy_costs_that_backup_and_nothing_else) {
-  Running backup(place_, {"backup"});
+  Running backup(place_, {"backup", "--compare", "nothing"});
   pause_in_copy(backup);
   cluster_->server().kill();
   backup.signal(SIGCONT);
@@ -111,7 +111,7 @@ TEST_F(ServerLoss, a_server_that_dies_during_the_copy_costs_that_backup_and_noth
 }
 
 TEST_F(ServerLoss, a_session_that_is_terminated_during_the_copy_is_not_simply_opened_again) {
-  Running backup(place_, {"backup"});
+  Running backup(place_, {"backup", "--compare", "nothing"});
   pause_in_copy(backup);
   EXPECT_EQ(cluster_->sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
                           "WHERE application_name = 'holdfast' AND pid <> pg_backend_pid()"),
@@ -124,7 +124,7 @@ TEST_F(ServerLoss, a_session_that_is_terminated_during_the_copy_is_not_simply_op
 
 TEST_F(ServerLoss, a_session_that_is_terminated_during_the_start_ends_the_backup) {
   const NoCheckpoints held(*cluster_);
-  Running backup(place_, {"backup"});
+  Running backup(place_, {"backup", "--compare", "nothing"});
   await_start(backup);
   cluster_->sql(
       "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -135,7 +135,7 @@ TEST_F(ServerLoss, a_session_that_is_terminated_during_the_start_ends_the_backup
 
 TEST_F(ServerLoss, of_two_backups_the_second_is_told_who_the_first_is) {
   auto held = std::make_unique<NoCheckpoints>(*cluster_);
-  Running first(place_, {"backup"});
+  Running first(place_, {"backup", "--compare", "nothing"});
   await_start(first);
   const Result second = place_.holdfast({"backup", "--json"});
   EXPECT_EQ(second.status, status_of(Code::busy)) << second.errors;
@@ -156,7 +156,7 @@ TEST_F(ServerLoss, after_a_backup_was_killed_the_next_begins_at_once_three_times
   const auto begun = std::chrono::steady_clock::now();
   for (int round = 0; round < 3; ++round) {
     const NoCheckpoints held(*cluster_);
-    Running backup(place_, {"backup"});
+    Running backup(place_, {"backup", "--compare", "nothing"});
     await_start(backup);
     backup.signal(SIGKILL);
     EXPECT_EQ(backup.wait(), 128 + SIGKILL);
@@ -170,7 +170,7 @@ TEST_F(ServerLoss, after_a_backup_was_killed_the_next_begins_at_once_three_times
 }
 
 TEST_F(ServerLoss, a_killed_backup_that_was_copying_leaves_nothing_that_lists_or_grows) {
-  Running backup(place_, {"backup"});
+  Running backup(place_, {"backup", "--compare", "nothing"});
   pause_in_copy(backup);
   backup.signal(SIGKILL);
   backup.wait();

@@ -41,6 +41,14 @@ class StoreFault : public ::testing::TestWithParam<Kind> {
     }
   }
 
+  /// What `expire` does an hour later. Each backup asks the store for each one that there is: it
+  /// must not ask for more than the one before, or no end is ever reached.
+  void remove_remains() const {
+    for (const auto& each : fs::directory_iterator(system_directory(place_) / "backups")) {
+      if (!fs::exists(each.path() / "backup.json")) fs::remove_all(each.path());
+    }
+  }
+
   Place place_;
   std::unique_ptr<Cluster> cluster_;
 };
@@ -87,7 +95,8 @@ TEST_P(StoreFault, at_any_call_of_a_backup_leaves_nothing_that_is_taken_for_one)
     committed = now;
     for (const fs::path& pack : first) EXPECT_TRUE(fs::exists(pack)) << "the first backup was hurt";
     ASSERT_LT(at, 300U);
-    if (at % 4 == 0) expect_all_verifies(place_);
+    if (at % 8 == 0) expect_all_verifies(place_);
+    remove_remains();
   }
   EXPECT_GT(at, 30U);
   expect_all_verifies(place_);

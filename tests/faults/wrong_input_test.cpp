@@ -182,9 +182,9 @@ TEST_F(WrongInput, a_marker_that_cannot_be_read_is_not_an_absent_one) {
     base::replace_file(marker, base::view(by), 0600);
     place_.give_to_server_user(marker);
   };
-  for (const char* newer : {"2", "99", "-1", "1.5", "18446744073709551617"}) {
+  for (const char* newer : {"1", "3", "99", "-1", "1.5", "18446744073709551617"}) {
     std::string other = content;
-    other.replace(other.find("\"format\": 1"), 11, fmt::format("\"format\": {}", newer));
+    other.replace(other.find("\"format\": 2"), 11, fmt::format("\"format\": {}", newer));
     mark(other);
     const Result result = place_.holdfast({"backup"});
     EXPECT_TRUE(result.status == status_of(Code::unsupported) ||

@@ -39,8 +39,12 @@ class Standby : public testing::TestWithParam<std::pair<int, Way>> {
 
   std::unique_ptr<base::Child> begin_backup() {
     base::Command command;
-    command.argv = {holdfast_binary().string(), "--config", place_.configuration().string(),
-                    "backup"};
+    command.argv = {holdfast_binary().string(),
+                    "--config",
+                    place_.configuration().string(),
+                    "backup",
+                    "--compare",
+                    "nothing"};
     command.directory = place_.path();
     if (base::running_as_root()) command.user = postgres::server_user();
     return std::make_unique<base::Child>(command, place_.path("backup.log"));
