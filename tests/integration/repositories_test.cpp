@@ -32,10 +32,14 @@ class Repositories : public testing::Test {
     for (const auto& each : listed.at("backups")) found.push_back(each.at("id"));
     return found;
   }
+  /// The segments.
   static std::set<std::string> wal_of(const fs::path& repository) {
     std::set<std::string> names;
     for (const fs::path& file : files_below(repository / "clusters")) {
-      if (file.string().find("/wal/0") != std::string::npos) names.insert(file.filename());
+      const std::string name = file.filename();
+      if (name.size() == 24 && name == file.parent_path().filename().string() + name.substr(8)) {
+        names.insert(name);
+      }
     }
     return names;
   }
