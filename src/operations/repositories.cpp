@@ -155,6 +155,7 @@ PushOutcome push_wal_everywhere(const std::vector<Configuration>& repositories,
 
 bool fetch_wal_anywhere(const std::vector<Configuration>& repositories, const std::string& cluster,
                         const FetchRequest& request, const SayFailure& say) {
+  if (fetch_spooled_wal(request)) return true;
   std::optional<Error> first_error;
   const std::vector<Site> sites = open_all(repositories, cluster, say, first_error);
   // First for what is whole in any of them, then for what slices give.

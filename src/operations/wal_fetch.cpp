@@ -4,11 +4,13 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 
 #include "base/error.h"
 #include "base/process.h"
+#include "base/workers.h"
 #include "operations/wal_coverage.h"
 #include "postgres/wal_page.h"
 #include "postgres/wal_segment.h"
@@ -27,7 +29,9 @@ using postgres::SegmentSize;
 using postgres::WalFileName;
 
 constexpr std::string_view spool_name = "holdfast.fetch";
-constexpr int segments_ahead = 8;
+constexpr std::uint64_t segments_ahead = 16;
+/// More are fetched once so few are left.
+constexpr std::uint64_t enough_ahead = 8;
 
 postgres::SystemId parse_system(const std::string& text) {
   postgres::SystemId id;
@@ -48,6 +52,40 @@ void publish(base::View bytes, const path& destination) {
     ::unlink(temporary.c_str());
     throw;
   }
+}
+
+/// Moves a segment out of the spool if it is there. It was checked as a whole before it came there;
+/// its header is looked at again because the spool may have been left by another restore (TRAPS
+/// WF9). Returns the segment size.
+std::optional<SegmentSize> take_spooled(const path& spool, const std::string& name,
+                                        const WalFileName& parsed, postgres::SystemId system,
+                                        const path& destination) {
+  const path spooled = spool / name;
+  const auto file = base::open_if_exists(spooled, O_RDONLY);
+  if (!file) return std::nullopt;
+  base::Bytes first(postgres::wal_page_size);
+  try {
+    first.resize(base::read_at(*file, first, 0, spooled));
+    const postgres::SegmentHeader header = postgres::parse_segment_header(first);
+    const auto segment = parsed.segment(header.size);
+    const auto status = base::status_of(spooled);
+    if (header.system_id == system && segment && header.timeline <= parsed.timeline &&
+        header.address == postgres::start_of(*segment, header.size) && status &&
+        static_cast<std::uint64_t>(status->st_size) == header.size.bytes) {
+      if (::rename(spooled.c_str(), destination.c_str()) != 0) return std::nullopt;
+      return header.size;
+    }
+  } catch (const Error&) {  // it is no segment at all
+  }
+  ::unlink(spooled.c_str());
+  return std::nullopt;
+}
+
+bool has_enough_ahead(const path& spool, const WalFileName& name, SegmentSize size) {
+  const auto segment = name.segment(size);
+  if (!segment) return false;
+  const Segment last{segment->timeline, segment->number + enough_ahead};
+  return base::status_of(spool / postgres::file_name(last, size)).has_value();
 }
 
 /// One system's WAL, and the place beside pg_wal where segments wait.
@@ -137,19 +175,10 @@ class Fetcher {
     }
   }
 
-  /// A spooled segment was checked when it was put there; it is looked at again because the spool
-  /// may have been left by another restore (TRAPS WF9).
   bool take_from_spool() {
-    const path spooled = spool_ / name_;
-    const auto bytes = base::read_file(spooled);
-    if (!bytes) return false;
-    try {
-      check(name_, *bytes);
-    } catch (const Error&) {
-      ::unlink(spooled.c_str());
-      return false;
-    }
-    return ::rename(spooled.c_str(), request_.destination.c_str()) == 0;
+    const auto size = take_spooled(spool_, name_, parsed_, system_, request_.destination);
+    if (size) size_ = *size;
+    return size.has_value();
   }
 
   /// Throws unless the absence of the file is proof that recovery may end here.
@@ -221,7 +250,7 @@ class Fetcher {
   }
 
   void fetch_ahead() {
-    if (!request_.ahead) return;
+    if (!request_.ahead || has_enough_ahead(spool_, parsed_, size_)) return;
     base::run_detached([](void* self) { static_cast<Fetcher*>(self)->fill_spool(); }, this);
   }
 
@@ -236,15 +265,24 @@ class Fetcher {
          base::directory_names(spool_).value_or(std::vector<std::string>{})) {
       if (old <= name_ && old != "lock") ::unlink((spool_ / old).c_str());
     }
-    for (int i = 0; i < segments_ahead; ++i) {
-      ++segment.number;
-      const std::string next = postgres::file_name(segment, size_);
-      if (base::status_of(spool_ / next)) continue;
-      const auto bytes = archive_.get(next);
-      if (!bytes) return;
-      check(next, *bytes);
-      publish(*bytes, spool_ / next);
-    }
+    std::atomic<std::uint64_t> taken{0};
+    std::atomic<bool> ended{false};
+    base::run_workers(std::min(2U, base::default_workers()), [&](unsigned, const std::stop_token&) {
+      for (std::uint64_t i = 0; !ended && (i = ++taken) <= segments_ahead;) {
+        ended = !spool({segment.timeline, segment.number + i});
+      }
+    });
+  }
+
+  /// False if there is no such segment.
+  bool spool(Segment segment) const {
+    const std::string next = postgres::file_name(segment, size_);
+    if (base::status_of(spool_ / next)) return true;
+    const auto bytes = archive_.get(next);
+    if (!bytes) return false;
+    postgres::check_segment(*bytes, *postgres::parse_wal_file_name(next), system_);
+    publish(*bytes, spool_ / next);
+    return true;
   }
 
   const FetchRequest& request_;
@@ -259,6 +297,20 @@ class Fetcher {
 };
 
 }  // namespace
+
+bool fetch_spooled_wal(const FetchRequest& request) {
+  const auto parsed = postgres::parse_wal_file_name(request.name);
+  if (request.system_id.empty() || !parsed || parsed->kind != WalFileName::Kind::segment) {
+    return false;
+  }
+  const path spool = request.destination.parent_path() / spool_name;
+  // Only while more is there: who takes the last ones sees to what follows.
+  const auto ahead = base::directory_names(spool);
+  if (!ahead || ahead->size() <= enough_ahead + 1) return false;
+  return take_spooled(spool, request.name, *parsed, parse_system(request.system_id),
+                      request.destination)
+      .has_value();
+}
 
 bool fetch_wal(const Site& site, const FetchRequest& request) {
   FetchRequest resolved = request;

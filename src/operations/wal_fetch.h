@@ -33,6 +33,10 @@ struct FetchRequest {
   bool complete_only = false;
 };
 
+/// Takes the file from what was fetched ahead, if it is there and more is: without asking any
+/// repository.
+bool fetch_spooled_wal(const FetchRequest& request);
+
 /// True if the file is at its destination now; false if it provably does not exist.
 bool fetch_wal(const Site& site, const FetchRequest& request);
 
