@@ -9,10 +9,12 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
 #include "operations/expire.h"
+#include "operations/file_comparison.h"
 #include "operations/shard_builder.h"
 #include "operations/sparse_packs.h"
 
@@ -28,6 +30,7 @@ using repository::Run;
 constexpr std::uint64_t large_bytes = 1 << 30;
 constexpr std::uint64_t pages_per_pack = 13000;  // 32 MiB of pages that compress to 0.3
 constexpr std::uint64_t files_per_database = 100000;
+constexpr std::uint64_t first_relation = 100000000;  // so that all have as many digits
 
 /// Gives out places in packs as a backup does: one after the other.
 class Packs {
@@ -71,9 +74,9 @@ struct Scale {
 std::string path_of(const Scale& scale, std::uint64_t number) {
   // Small files in many databases; the large ones come last, in one.
   if (number < scale.files - scale.large) {
-    return fmt::format("base/{:05}/{:08}", 10000 + number / files_per_database, number);
+    return fmt::format("base/{}/{}", 10000 + number / files_per_database, first_relation + number);
   }
-  return fmt::format("base/99999/{:08}", number);
+  return fmt::format("base/99999/{}", first_relation + number);
 }
 
 FileEntry found(const Scale& scale, std::uint64_t number) {
@@ -159,7 +162,7 @@ int run(const Scale& scale, const std::string& directory) {
   ChangedBlocks changed;
   for (std::uint64_t i = scale.files - scale.large; i < scale.files; i += 20) {
     for (std::uint32_t block = 0; block < 131072; block += 500) {
-      changed.add({1663, 99999, static_cast<std::uint32_t>(i)}, block);
+      changed.add({1663, 99999, static_cast<std::uint32_t>(first_relation + i)}, block);
     }
   }
   ComparisonBase comparison{&baseline, &changed, true, nullptr};

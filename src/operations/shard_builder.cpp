@@ -4,7 +4,8 @@ namespace holdfast::operations {
 
 namespace {
 
-/// A shard is closed at this many runs or files: some hundred kilobytes.
+/// So many runs or files make a shard: some hundred kilobytes. It may become twice as large, so
+/// that one file more does not move the border of all shards behind it.
 constexpr std::size_t shard_weight = 32768;
 /// A new shard smaller than this takes the next one in, so that they do not become ever smaller.
 constexpr std::size_t small_weight = shard_weight / 8;
@@ -38,7 +39,7 @@ void ShardBuilder::end_group() {
   if (group_ < previous_.size() && again_.size() != previous_[group_].files) group_holds_ = false;
   if (again_.empty() || (!open_.files.empty() && weight_ < small_weight)) group_holds_ = false;
   if (group_holds_) {
-    write();
+    write(open_.files.size());
     shards_.push_back(previous_[group_]);
     ++kept_;
     again_.clear();
@@ -48,25 +49,31 @@ void ShardBuilder::end_group() {
 }
 
 void ShardBuilder::append(repository::FileEntry entry) {
+  if (weight_ < shard_weight) enough_ = open_.files.size() + 1;
   weight_ += weight_of(entry);
-  bytes_ += entry.size;
   open_.files.push_back(std::move(entry));
-  if (weight_ >= shard_weight) write();
+  if (weight_ >= 2 * shard_weight) write(enough_);
 }
 
-void ShardBuilder::write() {
-  if (open_.files.empty()) return;
+void ShardBuilder::write(std::size_t count) {
+  if (count == 0) return;
+  std::vector<repository::FileEntry> rest;
+  rest.insert(rest.end(), std::make_move_iterator(open_.files.begin() + std::ptrdiff_t(count)),
+              std::make_move_iterator(open_.files.end()));
+  open_.files.resize(count);
+  std::uint64_t bytes = 0;
+  for (const repository::FileEntry& entry : open_.files) bytes += entry.size;
   const repository::ShardId id = backups_.write_shard(open_, compressor_);
   shards_.push_back(
-      {id, open_.files.front().path, open_.files.back().path, open_.files.size(), bytes_});
+      {id, open_.files.front().path, open_.files.back().path, open_.files.size(), bytes});
   open_.files.clear();
   weight_ = 0;
-  bytes_ = 0;
+  for (repository::FileEntry& entry : rest) append(std::move(entry));
 }
 
 void ShardBuilder::finish() {
   end_group();
-  write();
+  write(open_.files.size());
 }
 
 }  // namespace holdfast::operations

@@ -12,9 +12,10 @@ namespace holdfast::operations {
 class ShardBuilder {
  public:
   /// `previous`: the shards of the backup that this one is compared with.
-  ShardBuilder(const repository::Backups& backups,
-               const std::vector<repository::ShardReference>& previous)
-      : backups_(backups), previous_(previous), compressor_(base::Compressor::Effort::dense) {}
+  ShardBuilder(const repository::Backups& backups, std::vector<repository::ShardReference> previous)
+      : backups_(backups),
+        previous_(std::move(previous)),
+        compressor_(base::Compressor::Effort::dense) {}
 
   /// Takes files in path order. `shard` is the previous shard that the path falls into; `unchanged`
   /// says that the file has there exactly this entry.
@@ -29,10 +30,10 @@ class ShardBuilder {
   void end_group();
   void give_up_group();
   void append(repository::FileEntry entry);
-  void write();
+  void write(std::size_t count);
 
   const repository::Backups& backups_;
-  const std::vector<repository::ShardReference>& previous_;
+  std::vector<repository::ShardReference> previous_;
   base::Compressor compressor_;
   std::vector<repository::ShardReference> shards_;
   std::size_t kept_ = 0;
@@ -43,7 +44,7 @@ class ShardBuilder {
 
   repository::Shard open_;  ///< what will be the next new shard
   std::size_t weight_ = 0;
-  std::uint64_t bytes_ = 0;
+  std::size_t enough_ = 0;  ///< so many of its files make a whole one
 };
 
 }  // namespace holdfast::operations
