@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <thread>
 
 #include "base/error.h"
@@ -192,6 +193,29 @@ std::optional<User> find_user(const std::string& name) {
 
 bool running_as_root() {
   return ::geteuid() == 0;
+}
+
+std::optional<std::pair<uid_t, gid_t>> find_owner(const std::string& owner) {
+  const std::size_t colon = owner.find(':');
+  const std::string user = owner.substr(0, colon);
+  const std::string group = colon == std::string::npos ? "" : owner.substr(colon + 1);
+  const auto number = [](const std::string& text) -> std::optional<std::uint32_t> {
+    std::uint32_t value = 0;
+    const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (failed != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    return value;
+  };
+  std::array<char, 4096> buffer{};
+  passwd user_entry{};
+  passwd* found_user = nullptr;
+  ::getpwnam_r(user.c_str(), &user_entry, buffer.data(), buffer.size(), &found_user);
+  const auto uid = found_user != nullptr ? std::optional(found_user->pw_uid) : number(user);
+  struct group group_entry {};
+  struct group* found_group = nullptr;
+  ::getgrnam_r(group.c_str(), &group_entry, buffer.data(), buffer.size(), &found_group);
+  const auto gid = found_group != nullptr ? std::optional(found_group->gr_gid) : number(group);
+  if (!uid || !gid) return std::nullopt;
+  return std::pair(*uid, *gid);
 }
 
 Outcome run(const Command& command) {

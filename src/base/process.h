@@ -25,6 +25,8 @@ struct User {
 };
 std::optional<User> find_user(const std::string& name);
 bool running_as_root();
+/// Whom "user:group" means here, each a name or a number; nullopt if nobody.
+std::optional<std::pair<uid_t, gid_t>> find_owner(const std::string& owner);
 
 struct Command {
   std::vector<std::string> argv;                                 ///< argv[0] is looked up in PATH

@@ -22,12 +22,31 @@ struct Options {
   bool exclusive = false;
 };
 
+constexpr std::string_view not_archiving =
+    "It does not archive WAL (archive_mode is off in postgresql.auto.conf) until you set it up\n"
+    "with `holdfast doctor --fix`.\n";
+
+void print_instant(const operations::RestoreOutcome& outcome) {
+  const std::string directory = outcome.directory.string();
+  std::cout << fmt::format(
+      "Mounted backup {0} at {1} in {2}: {3} in {4} files, all there at once.\n"
+      "Start the server on it (pg_ctl -D {1} start); it will recover to {5} on timeline {6}.\n"
+      "{7}"
+      "The rest of the data comes in the background: `holdfast mount {1} --status` tells how far\n"
+      "it is. After a reboot `holdfast mount {1}` goes on; when all is there `holdfast settle "
+      "{1}`\n"
+      "makes an ordinary directory of it.\n",
+      outcome.plan.backup.id.text, directory, base::to_string_short(outcome.duration),
+      base::size_text(outcome.files.bytes), outcome.files.files,
+      operations::to_string(outcome.plan.target), outcome.plan.history.timeline().value,
+      not_archiving);
+}
+
 void print(const operations::RestoreOutcome& outcome) {
+  if (outcome.instant) return print_instant(outcome);
   std::cout << fmt::format(
       "Restored backup {} into {} in {}: {} in {} files{}\n"
-      "Start the server on it (pg_ctl -D {} start); it will recover to {} on timeline {}.\n"
-      "It does not archive WAL (archive_mode is off in postgresql.auto.conf) until you set it up\n"
-      "with `holdfast doctor --fix`.\n",
+      "Start the server on it (pg_ctl -D {} start); it will recover to {} on timeline {}.\n{}",
       outcome.plan.backup.id.text, outcome.directory.string(),
       base::to_string_short(outcome.duration), base::size_text(outcome.files.bytes),
       outcome.files.files,
@@ -35,7 +54,7 @@ void print(const operations::RestoreOutcome& outcome) {
           ? fmt::format(" ({} written)", base::size_text(outcome.files.written))
           : "",
       outcome.directory.string(), operations::to_string(outcome.plan.target),
-      outcome.plan.history.timeline().value);
+      outcome.plan.history.timeline().value, not_archiving);
 }
 
 void restore(const Invocation& invocation, Options& options) {
@@ -62,6 +81,7 @@ void restore(const Invocation& invocation, Options& options) {
                           {"bytes", outcome->files.bytes},
                           {"written_bytes", outcome->files.written},
                           {"removed_files", outcome->files.removed},
+                          {"instant", outcome->instant},
                           {"duration_ms", outcome->duration.count() / 1000},
                           {"notes", outcome->notes}});
 }
@@ -99,6 +119,8 @@ void add_restore(CLI::App& app, Invocation& invocation) {
       ->type_name("ACTION");
   command->add_flag("--delta", options->restore.delta,
                     "Make a directory right that holds files; keeps what is right, by content");
+  command->add_flag("--instant", options->restore.instant,
+                    "Mount the backup, so that a server can start at once; the data follows");
   add_workers(*command, options->restore.workers);
 }
 

@@ -61,8 +61,11 @@ std::string owner_of_directory(const repository::BackupMap& map) {
 }
 
 postgres::Settings recovery_settings(const Site& site, const RestorePlan& plan,
-                                     const std::string& action) {
+                                     const RecoveryFilesRequest& request) {
   postgres::Settings settings;
+  if (request.mounted && plan.backup.server_version >= 140000) {
+    settings.emplace_back(mounted_setting, "syncfs");
+  }
   settings.emplace_back("archive_mode", "off");
   const bool to_target = !plan.replay_everything && plan.target.kind != Kind::latest;
   settings.emplace_back("restore_command",
@@ -92,20 +95,20 @@ postgres::Settings recovery_settings(const Site& site, const RestorePlan& plan,
       break;
   }
   settings.emplace_back("recovery_target_inclusive", plan.target.inclusive ? "on" : "off");
-  settings.emplace_back("recovery_target_action", action);
+  settings.emplace_back("recovery_target_action", request.action);
   return settings;
 }
 
-void write_settings(const Site& site, const RestorePlan& plan, const path& directory,
-                    const std::string& action, const std::string& owner) {
-  const path file = directory / "postgresql.auto.conf";
+void write_settings(const Site& site, const RestorePlan& plan, const RecoveryFilesRequest& request,
+                    const std::string& owner) {
+  const path file = request.directory / "postgresql.auto.conf";
   const auto before = base::read_file(file);
   const std::string edited = postgres::edit_settings(
       before ? base::text(*before) : "", postgres::recovery_setting_names(),
-      recovery_settings(site, plan, action),
+      recovery_settings(site, plan, request),
       fmt::format("Written by holdfast restore of backup {}", plan.backup.id.text));
   write_file(file, edited, owner);
-  write_file(directory / "recovery.signal", "", owner);
+  write_file(request.directory / "recovery.signal", "", owner);
 }
 
 void write_tablespace_map(const repository::BackupMap& map, const RecoveryFilesRequest& request,
@@ -174,7 +177,7 @@ void write_recovery_files(const Site& site, const RestorePlan& plan,
   const std::string owner = owner_of_directory(map);
   write_file(request.directory / "backup_label", required_attachment(map, "backup_label"), owner);
   write_tablespace_map(map, request, owner);
-  write_settings(site, plan, request.directory, request.action, owner);
+  write_settings(site, plan, request, owner);
   write_outside_configuration(map, request.directory, owner);
 }
 

@@ -15,7 +15,11 @@ struct RecoveryFilesRequest {
   base::fs::path directory;
   std::map<std::string, base::fs::path> tablespaces;  ///< by link: "pg_tblspc/16390"
   std::string action;
+  /// The directory is an instant restore: a starting server must not open every file to sync it.
+  bool mounted = false;
 };
+/// What is set in postgresql.auto.conf for that, and not meant to stay.
+constexpr std::string_view mounted_setting = "recovery_init_sync_method";
 
 /// Writes them into a restored directory. Not synced: the restore syncs all at once.
 void write_recovery_files(const Site& site, const RestorePlan& plan,

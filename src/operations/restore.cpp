@@ -1,11 +1,10 @@
 #include "operations/restore.h"
 
 #include <fcntl.h>
-#include <signal.h>
-
-#include <charconv>
 
 #include "base/error.h"
+#include "mount/fuse_mount.h"
+#include "operations/instant_mount.h"
 #include "operations/recovery_files.h"
 #include "postgres/control_file.h"
 
@@ -25,17 +24,15 @@ bool holds_nothing(const path& directory) {
   return !names || names->empty();
 }
 
-/// The first line of postmaster.pid is the process of the server on a data directory.
-bool is_running(const path& directory) {
-  const auto bytes = base::read_file(directory / "postmaster.pid");
-  if (!bytes) return false;
-  const std::string_view text = base::text(*bytes);
-  pid_t pid = 0;
-  std::from_chars(text.data(), text.data() + text.size(), pid);
-  return pid > 0 && (::kill(pid, 0) == 0 || errno == EPERM);
-}
-
 void check_directory(const path& directory, bool delta) {
+  if (read_instant(instant_place(directory))) {
+    throw Error(
+        Code::refused,
+        fmt::format("cannot restore into \"{}\": it is an instant restore", directory.string()),
+        fmt::format("`holdfast mount {0}` goes on with it, `holdfast unmount --discard {0}` "
+                    "removes it",
+                    directory.string()));
+  }
   const auto status = base::status_of(directory);
   if (!status) return;
   if (!S_ISDIR(status->st_mode)) {
@@ -51,7 +48,7 @@ void check_directory(const path& directory, bool delta) {
                            : "choose another directory, or use --delta to make this one right: all "
                              "in it that the backup does not have is removed");
   }
-  if (is_running(directory)) {
+  if (server_runs_on(directory)) {
     throw Error(
         Code::refused,
         fmt::format("cannot restore into \"{}\": a server is running on it", directory.string()),
@@ -76,6 +73,10 @@ class RestoreRun {
         backups_(site.repository, plan_.backup.place),
         directory_(base::fs::absolute(options.directory).lexically_normal()) {
     if (!directory_.has_filename()) directory_ = directory_.parent_path();
+    if (!options_.instant) return;
+    const auto why_not = mount::cannot_mount();
+    instant_ = !why_not;
+    if (why_not) notes_.push_back("not an instant restore but an ordinary one: " + *why_not);
   }
 
   RestoreOutcome run() {
@@ -85,23 +86,33 @@ class RestoreRun {
     place_tablespaces();
     const bool was_empty = holds_nothing(directory_);
     try {
-      make_unstartable();
-      write_all();
+      if (instant_) {
+        mount_files();
+      } else {
+        make_unstartable();
+        files_ =
+            restore_files(site_.repository, backups_, map_,
+                          {directory_, tablespaces_, options_.delta, options_.workers}, progress_);
+      }
+      write_recovery_files(site_, plan_, map_,
+                           {directory_, seen_tablespaces(), options_.action, instant_});
       make_durable();
       finish();
     } catch (...) {
       if (was_empty && !options_.delta && !options_.keep_remains) remove_remains();
       throw;
     }
-    RestoreOutcome outcome{std::move(plan_), directory_, files_, base::now() - begun, {}};
-    outcome.notes = outcome.plan.notes;
+    RestoreOutcome outcome{std::move(plan_), directory_,          files_,
+                           instant_,         base::now() - begun, std::move(notes_)};
+    outcome.notes.insert(outcome.notes.end(), outcome.plan.notes.begin(), outcome.plan.notes.end());
     return outcome;
   }
 
  private:
   void place_tablespaces();
   void make_unstartable();
-  void write_all();
+  void mount_files();
+  std::map<std::string, path> seen_tablespaces() const;
   void make_durable();
   void finish();
   void remove_remains();
@@ -115,6 +126,8 @@ class RestoreRun {
   repository::BackupMap map_;
   std::map<std::string, path> tablespaces_;
   RestoreFilesResult files_;
+  bool instant_ = false;
+  std::vector<std::string> notes_;
 };
 
 void RestoreRun::place_tablespaces() {
@@ -158,15 +171,38 @@ void RestoreRun::make_unstartable() {
   base::replace_file(directory_ / marker, base::view(plan_.backup.id.text + "\n"));
 }
 
-void RestoreRun::write_all() {
-  files_ = restore_files(site_.repository, backups_, map_,
-                         {directory_, tablespaces_, options_.delta, options_.workers}, progress_);
-  write_recovery_files(site_, plan_, map_, {directory_, tablespaces_, options_.action});
+void RestoreRun::mount_files() {
+  progress_.begin("mounting", 0);
+  std::string owner;
+  for (const repository::DirectoryEntry& each : map_.directories) {
+    if (each.path == "global") owner = each.owner;
+  }
+  const InstantPlace place = instant_place(directory_);
+  base::make_directories(directory_);
+  prepare_instant(place,
+                  {plan_.backup.id, plan_.backup.place, site_.configuration.repository().name,
+                   site_.configuration.path, tablespaces_, owner},
+                  map_);
+  start_mount_process(place);
+  for (const repository::ShardReference& shard : map_.shards) {
+    files_.files += shard.files;
+    files_.bytes += shard.bytes;
+  }
+}
+
+/// Where the restored server finds its tablespaces for now.
+std::map<std::string, path> RestoreRun::seen_tablespaces() const {
+  if (!instant_) return tablespaces_;
+  std::map<std::string, path> seen;
+  for (const auto& [link, location] : tablespaces_) {
+    seen[link] = directory_ / mount::TreeOptions{}.linked_below / link.substr(link.rfind('/') + 1);
+  }
+  return seen;
 }
 
 void RestoreRun::make_durable() {
   progress_.begin("making it durable", 0);
-  base::sync_file_system(directory_);
+  base::sync_file_system(instant_ ? instant_place(directory_).state() : directory_);
   for (const auto& [link, location] : tablespaces_) base::sync_file_system(location);
 }
 
@@ -189,6 +225,12 @@ void RestoreRun::finish() {
 /// The directory was empty before, so all in it is ours.
 void RestoreRun::remove_remains() {
   std::error_code ignored;
+  if (instant_) {
+    const InstantPlace place = instant_place(directory_);
+    if (read_instant(place)) return discard_instant(place);
+    base::fs::remove_all(place.state(), ignored);
+    return;
+  }
   for (const auto& [link, location] : tablespaces_) {
     for (const auto& entry : base::fs::directory_iterator(location, ignored)) {
       base::fs::remove_all(entry.path(), ignored);
@@ -206,6 +248,10 @@ RestoreOutcome restore(const Site& site, const RestoreOptions& options, base::Pr
   if (options.action != "promote" && options.action != "pause" && options.action != "shutdown") {
     base::fail(Code::usage, "cannot use \"{}\" as an action: it is promote, pause or shutdown",
                options.action);
+  }
+  if (options.instant && options.delta) {
+    base::fail(Code::usage,
+               "cannot make an instant restore with --delta: it needs a directory of its own");
   }
   return RestoreRun(site, options, plan_restore(site, options.request), progress).run();
 }

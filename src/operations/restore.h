@@ -6,6 +6,8 @@
 // is written last, durably, after all else is durable, so that a half-restored directory cannot be
 // started; and its checkpoint is made unusable, so that it cannot be started without backup_label
 // either (pitfall B19). The restored server does not archive until it is told to.
+//
+// An instant restore is the same, but for the files: they are mounted, not written.
 
 #include <string>
 #include <vector>
@@ -22,6 +24,9 @@ struct RestoreOptions {
   std::vector<std::string> tablespaces;  ///< "OID=DIRECTORY" or "OLD-DIRECTORY=DIRECTORY"
   std::string action = "promote";        ///< at the target: promote, pause or shutdown
   bool delta = false;
+  /// Mount the backup instead of copying it (instant_mount.h). Where that cannot be, the ordinary
+  /// restore is made, and a note says why.
+  bool instant = false;
   /// If it fails, what was written stays for another try with `delta`.
   bool keep_remains = false;
   unsigned workers = 1;
@@ -31,6 +36,7 @@ struct RestoreOutcome {
   RestorePlan plan;
   base::fs::path directory;
   RestoreFilesResult files;
+  bool instant = false;  ///< it is mounted, and being hydrated
   base::Microseconds duration{};
   std::vector<std::string> notes;
 };

@@ -1,14 +1,11 @@
 #include "operations/restore_files.h"
 
 #include <fcntl.h>
-#include <grp.h>
-#include <pwd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <charconv>
 #include <set>
 
 #include "base/error.h"
@@ -16,7 +13,7 @@
 #include "base/workers.h"
 #include "operations/page_writer.h"
 #include "postgres/page.h"
-#include "repository/pack.h"
+#include "repository/pack_walk.h"
 
 namespace holdfast::operations {
 
@@ -25,26 +22,16 @@ namespace {
 using base::fs::path;
 using repository::FileEntry;
 using repository::frame_bytes;
+using repository::PackExtent;
 using repository::PackId;
 using repository::page_bytes;
 using repository::pages_per_frame;
-using repository::Slot;
 
 /// How much of the map is worked on at a time: bounds memory, whatever the size of the backup.
 constexpr std::size_t batch_extents = 1000000;
 constexpr std::size_t batch_files = 100000;
 /// Workers take pieces of about this size.
 constexpr std::uint64_t unit_pages = std::uint64_t{32} * pages_per_frame;
-/// Frames that stand together are read with one request, up to so many.
-constexpr std::uint32_t fetch_frames = 16;
-
-/// Pages of one pack that belong together into one file.
-struct PackExtent {
-  Slot slot;
-  std::uint32_t pages = 0;
-  std::uint32_t file = 0;  ///< index into the batch's files
-  std::uint64_t first_page = 0;
-};
 
 /// Some files, and what they need, by pack.
 struct Batch {
@@ -100,8 +87,20 @@ class UnitWorker {
   std::uint64_t restore(const Unit& unit) {
     open(unit.pack);
     written_ = 0;
-    std::size_t next = 0;
-    while (next < unit.extents.size()) next = restore_group(unit.extents, next);
+    repository::PackWalk walk(*reader_, pack_, decompressor_, buffer_.view());
+    for (auto left = unit.extents; !left.empty();) {
+      const std::size_t count = repository::PackWalk::near(left);
+      std::vector<PackExtent> wanted(left.begin(),
+                                     left.begin() + static_cast<std::ptrdiff_t>(count));
+      left = left.subspan(count);
+      if (request_.delta) keep_what_differs(wanted, walk);
+      walk.visit(wanted, [this](const PackExtent& part, base::View pages) {
+        const std::size_t last = bytes_of_page(part, part.first_page + part.pages - 1);
+        const base::View bytes = pages.first((part.pages - 1) * page_bytes + last);
+        writer_.write(path_of(part), part.first_page * page_bytes, bytes);
+        written_ += bytes.size();
+      });
+    }
     return written_;
   }
 
@@ -122,86 +121,8 @@ class UnitWorker {
     return std::min<std::uint64_t>(page_bytes, batch_.files[extent.file].size - page * page_bytes);
   }
 
-  /// Reads, in one request, the frames of extents from `first` on that stand close together, and
-  /// writes their pages. Returns the first extent that was not dealt with.
-  std::size_t restore_group(std::span<const PackExtent> extents, std::size_t first) {
-    const std::uint32_t first_frame = extents[first].slot.frame();
-    std::size_t end = first;
-    std::uint32_t last_frame = first_frame;
-    for (; end < extents.size(); ++end) {
-      const std::uint32_t from = extents[end].slot.frame();
-      const std::uint32_t to = Slot{extents[end].slot.value + extents[end].pages - 1}.frame();
-      if (end > first && (from > last_frame + 1 || to >= first_frame + fetch_frames)) break;
-      last_frame = std::max(last_frame, to);
-    }
-    std::vector<PackExtent> wanted(extents.begin() + static_cast<std::ptrdiff_t>(first),
-                                   extents.begin() + static_cast<std::ptrdiff_t>(end));
-    if (request_.delta) keep_what_differs(wanted);
-    write_extents(wanted);
-    return end;
-  }
-
-  /// Goes through the frames once, in order; files with equal content may need the same pages.
-  void write_extents(const std::vector<PackExtent>& extents) {
-    std::vector<PackExtent> active;  // have pages in the next frame
-    std::size_t next = 0;
-    fetched_end_ = 0;
-    while (next < extents.size() || !active.empty()) {
-      const std::uint32_t frame =
-          active.empty() ? extents[next].slot.frame() : active.front().slot.frame();
-      for (; next < extents.size() && extents[next].slot.frame() == frame; ++next) {
-        active.push_back(extents[next]);
-      }
-      if (frame >= fetched_end_) fetch(frame, active, std::span(extents).subspan(next));
-      const base::MutableView raw = buffer_.view().first(reader_->raw_size(frame));
-      reader_->decode(frame, decompressor_, raw);
-      std::vector<PackExtent> going_on;
-      for (const PackExtent& extent : active) {
-        const std::uint32_t here = std::min(extent.pages, pages_per_frame - extent.slot.page());
-        write_pages(extent, here, raw);
-        if (here == extent.pages) continue;
-        going_on.push_back({{extent.slot.value + here},
-                            extent.pages - here,
-                            extent.file,
-                            extent.first_page + here});
-      }
-      active = std::move(going_on);
-    }
-  }
-
-  /// Brings the frames from `frame` up to the next one that nobody needs.
-  void fetch(std::uint32_t frame, std::span<const PackExtent> active,
-             std::span<const PackExtent> later) {
-    std::uint32_t end = frame + 1;
-    const auto include = [&end](const PackExtent& extent) {
-      end = std::max(end, Slot{extent.slot.value + extent.pages - 1}.frame() + 1);
-    };
-    for (const PackExtent& extent : active) include(extent);
-    for (const PackExtent& extent : later) {
-      if (extent.slot.frame() > end) break;
-      include(extent);
-    }
-    fetched_end_ = std::min({end, frame + fetch_frames, reader_->data_frames()});
-    if (frame >= fetched_end_) refuse_slot();
-    reader_->fetch(frame, fetched_end_ - frame);
-  }
-
-  [[noreturn]] void refuse_slot() const {
-    base::fail(base::Code::corrupt, "pack {} does not hold a page that a map says it holds",
-               repository::to_string(pack_));
-  }
-
-  void write_pages(const PackExtent& extent, std::uint32_t pages, base::View raw) {
-    const std::size_t at = extent.slot.page() * page_bytes;
-    if (at + pages * page_bytes > raw.size()) refuse_slot();
-    const std::size_t last = bytes_of_page(extent, extent.first_page + pages - 1);
-    const base::View bytes = raw.subspan(at, (pages - 1) * page_bytes + last);
-    writer_.write(path_of(extent), extent.first_page * page_bytes, bytes);
-    written_ += bytes.size();
-  }
-
   /// Delta: takes out of `extents` the pages that stand in the file already, by their hashes.
-  void keep_what_differs(std::vector<PackExtent>& extents) {
+  void keep_what_differs(std::vector<PackExtent>& extents, const repository::PackWalk& walk) {
     std::vector<PackExtent> kept;
     base::Bytes page(page_bytes);
     for (const PackExtent& extent : extents) {
@@ -209,7 +130,7 @@ class UnitWorker {
       const base::Fd file = base::open_file(name, O_RDONLY);
       for (std::uint32_t i = 0; i < extent.pages; ++i) {
         const std::uint32_t slot = extent.slot.value + i;
-        if (slot >= description_.hashes.size()) refuse_slot();
+        if (slot >= description_.hashes.size()) walk.refuse_slot();
         std::ranges::fill(page, std::uint8_t{0});
         const std::size_t size = bytes_of_page(extent, extent.first_page + i);
         base::read_at(file, base::MutableView(page).first(size),
@@ -233,7 +154,6 @@ class UnitWorker {
   const Batch& batch_;
   std::optional<repository::PackReader> reader_;
   PackId pack_;
-  std::uint32_t fetched_end_ = 0;  ///< the frame behind those that were fetched
   repository::PackDescription description_;
   base::Decompressor decompressor_;
   AlignedBuffer buffer_{frame_bytes};
@@ -426,26 +346,9 @@ RestoreFilesResult Restorer::run() {
 
 void give_to(const path& name, const std::string& owner) {
   if (!base::running_as_root() || owner.empty()) return;
-  const std::size_t colon = owner.find(':');
-  const std::string user = owner.substr(0, colon);
-  const std::string group = colon == std::string::npos ? "" : owner.substr(colon + 1);
-  const auto number = [](const std::string& text) -> std::optional<std::uint32_t> {
-    std::uint32_t value = 0;
-    const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (failed != std::errc() || end != text.data() + text.size()) return std::nullopt;
-    return value;
-  };
-  std::array<char, 4096> buffer{};
-  passwd user_entry{};
-  passwd* found_user = nullptr;
-  ::getpwnam_r(user.c_str(), &user_entry, buffer.data(), buffer.size(), &found_user);
-  const auto uid = found_user != nullptr ? std::optional(found_user->pw_uid) : number(user);
-  struct group group_entry {};
-  struct group* found_group = nullptr;
-  ::getgrnam_r(group.c_str(), &group_entry, buffer.data(), buffer.size(), &found_group);
-  const auto gid = found_group != nullptr ? std::optional(found_group->gr_gid) : number(group);
-  if (!uid || !gid) return;  // nobody of that name lives here: the files stay ours
-  if (::lchown(name.c_str(), *uid, *gid) != 0) {
+  const auto found = base::find_owner(owner);
+  if (!found) return;  // nobody of that name lives here: the files stay ours
+  if (::lchown(name.c_str(), found->first, found->second) != 0) {
     base::fail_errno(fmt::format("change the owner of \"{}\"", name.string()), errno);
   }
 }

@@ -1,0 +1,442 @@
+#include "operations/instant_mount.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/error.h"
+#include "base/process.h"
+#include "base/workers.h"
+#include "mount/fuse_mount.h"
+#include "mount/hydrator.h"
+#include "operations/repositories.h"
+#include "operations/restore_files.h"
+#include "repository/pins.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::fs::path;
+using nlohmann::json;
+
+/// As long as it is mounted its backup must stay. A mount that is forgotten does not keep it for
+/// ever.
+constexpr auto pinned_for = std::chrono::hours(24 * 30);
+
+void replace_json(const path& name, const json& document) {
+  base::replace_file(name, base::view(document.dump(2) + "\n"));
+}
+
+/// The whole file, for writing.
+struct flock whole_file() {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
+/// The process that serves a mount: it holds its lock.
+std::optional<pid_t> who_serves(const InstantPlace& place) {
+  const auto file = base::open_if_exists(place.part("lock"), O_RDWR);
+  if (!file) return std::nullopt;
+  struct flock lock = whole_file();
+  if (::fcntl(file->get(), F_GETLK, &lock) != 0) {
+    base::fail_errno(fmt::format("look at \"{}\"", place.part("lock").string()), errno);
+  }
+  if (lock.l_type == F_UNLCK) return std::nullopt;
+  return lock.l_pid;
+}
+
+std::string pin_reason(const InstantPlace& place) {
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  return fmt::format("instant restore in {} on {}", place.directory.string(), host.data());
+}
+
+/// The process that serves one instant restore.
+class InstantServer {
+ public:
+  explicit InstantServer(const InstantPlace& place)
+      : place_(place), description_(existing_instant(place)) {}
+
+  /// Calls `ready` when it serves; returns when it is told to stop.
+  void run(const std::function<void()>& ready) {
+    take_lock();
+    raise_open_files();
+    mount::clear_stale_mount(place_.directory);
+    const auto configurations =
+        each_repository(read_configuration(description_.configuration), {description_.repository});
+    const Site site = open_site(configurations.front(), description_.place.cluster);
+    const repository::Backups backups(site.repository, description_.place);
+    const mount::Image image(backups, description_.backup);
+    mount::PageSource source(site.repository, description_.place.directory());
+    mount::Tree tree(image, source, tree_options());
+    mount::FuseMount mounted(tree, place_.directory, [this](const auto& error) { log(error); });
+    pin(site, true);
+    // The signals that end it are for the thread that serves.
+    sigset_t signals;
+    ::sigemptyset(&signals);
+    for (const int each : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&signals, each);
+    ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    std::jthread hydrating(
+        [&](const std::stop_token& stop) { hydrate(site, image, tree, source, stop); });
+    ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+    ready();
+    mounted.serve();
+    hydrating.request_stop();
+    hydrating.join();
+    tree.checkpoint();
+  }
+
+ private:
+  void take_lock() {
+    lock_ = base::open_file(place_.part("lock"), O_RDWR | O_CREAT);
+    struct flock lock = whole_file();
+    if (::fcntl(lock_.get(), F_SETLK, &lock) != 0) {
+      base::fail(Code::busy, "cannot mount \"{}\": another process serves it",
+                 place_.directory.string());
+    }
+  }
+
+  static void raise_open_files() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);  // what is possible is enough for most
+  }
+
+  mount::TreeOptions tree_options() const {
+    mount::TreeOptions options;
+    options.local = place_.data();
+    options.journal = place_.part("journal");
+    options.mounted = place_.directory;
+    options.aside = "global/pg_control";
+    options.aside_local = place_.control();
+    options.direct = "pg_wal";
+    options.linked = description_.tablespaces;
+    // A starting server believes that syncing the file system syncs everything (fd.c,
+    // SyncDataDirectory); for FUSE the kernel does nothing then. So it is done when the server
+    // takes its lock, before that.
+    options.barrier = "postmaster.pid";
+    return options;
+  }
+
+  void hydrate(const Site& site, const mount::Image& image, mount::Tree& tree,
+               const mount::PageSource& source, const std::stop_token& stop) {
+    if (base::status_of(place_.part("complete"))) return;
+    try {
+      mount::Hydrator hydrator(site.repository, description_.place.directory(), image, tree,
+                               source);
+      bool complete = false;
+      hydrator.run(
+          stop, [this] { return base::status_of(place_.part("paused")).has_value(); },
+          [&](const mount::Hydrator::Progress& progress) {
+            say(progress);
+            complete = progress.complete;
+          });
+      if (!complete) return;
+      base::replace_file(place_.part("complete"), base::view("everything is local\n"));
+      pin(site, false);
+    } catch (const base::Error& error) {
+      log(error);
+    }
+  }
+
+  /// For who asks for the status; nothing depends on it.
+  void say(const mount::Hydrator::Progress& progress) {
+    try {
+      const path beside = place_.part("progress.new");
+      const base::Fd file = base::open_file(beside, O_WRONLY | O_CREAT | O_TRUNC);
+      base::write_all(
+          file,
+          base::view(json{
+              {"done", progress.done}, {"total", progress.total}, {"trouble", progress.trouble}}
+                         .dump()),
+          beside);
+      base::fs::rename(beside, place_.part("progress"));
+    } catch (const std::exception&) {  // a full disk shows elsewhere
+    }
+  }
+
+  void pin(const Site& site, bool hold) {
+    try {
+      const repository::Pins pins(site.repository, description_.place);
+      const std::string reason = pin_reason(place_);
+      const base::Timestamp now = base::now();
+      const auto before = pins.of(description_.backup);
+      if (hold) pins.add(description_.backup, now, now + pinned_for, reason);
+      for (const repository::Pin& pin : before) {
+        if (pin.reason == reason) pins.release(pin, now);
+      }
+    } catch (const base::Error& error) {
+      log(error.with_context("pinning the backup"));
+    }
+  }
+
+  /// The same message over and over (a store that is down) is written once a second.
+  void log(const base::Error& error) {
+    const std::lock_guard lock(log_mutex_);
+    const auto now = std::chrono::steady_clock::now();
+    if (error.message() == last_message_ && now - last_logged_ < std::chrono::seconds(1)) return;
+    last_message_ = error.message();
+    last_logged_ = now;
+    const base::Fd file = base::open_file(place_.part("log"), O_WRONLY | O_CREAT | O_APPEND);
+    base::write_all(file,
+                    base::view(fmt::format("{} {}\n", base::to_iso(base::now()), error.message())),
+                    place_.part("log"));
+  }
+
+  const InstantPlace& place_;
+  const InstantDescription description_;
+  base::Fd lock_;
+  std::mutex log_mutex_;
+  std::string last_message_;
+  std::chrono::steady_clock::time_point last_logged_;
+};
+
+/// What the serving process tells the one that started it.
+struct Starting {
+  const InstantPlace& place;
+  int tell;
+};
+
+void serve_in_background(void* argument) {
+  const auto& starting = *static_cast<Starting*>(argument);
+  const path working = "/";
+  base::fs::current_path(working);
+  const auto tell = [&](const json& what) {
+    const std::string text = what.dump();
+    [[maybe_unused]] const ssize_t written = ::write(starting.tell, text.data(), text.size());
+    ::close(starting.tell);
+  };
+  bool ready = false;
+  try {
+    InstantServer(starting.place).run([&] {
+      ready = true;
+      tell({{"ready", true}});
+    });
+  } catch (const base::Error& error) {
+    if (ready) throw;
+    tell({{"error", base::info(error.code()).name},
+          {"message", error.message()},
+          {"hint", error.hint()}});
+  }
+}
+
+[[noreturn]] void throw_told(const json& told) {
+  for (const base::CodeInfo& each : base::all_codes()) {
+    if (each.name == told.value("error", "")) {
+      throw base::Error(each.code, told.value("message", ""), told.value("hint", ""));
+    }
+  }
+  base::fail(Code::internal, "the process that should serve the mount said: {}", told.dump());
+}
+
+}  // namespace
+
+InstantPlace instant_place(const path& directory) {
+  path absolute = base::fs::absolute(directory).lexically_normal();
+  if (!absolute.has_filename()) absolute = absolute.parent_path();
+  return {absolute};
+}
+
+bool server_runs_on(const path& directory) {
+  // The first line of postmaster.pid is the process of the server on a data directory.
+  const auto bytes = base::read_file(directory / "postmaster.pid");
+  if (!bytes) return false;
+  const std::string_view text = base::text(*bytes);
+  pid_t pid = 0;
+  std::from_chars(text.data(), text.data() + text.size(), pid);
+  return pid > 0 && (::kill(pid, 0) == 0 || errno == EPERM);
+}
+
+void prepare_instant(const InstantPlace& place, const InstantDescription& description,
+                     const repository::BackupMap& map) {
+  const auto make = [](const path& directory, mode_t mode, const std::string& owner) {
+    base::make_directories(directory, 0700);
+    base::fs::permissions(directory, static_cast<base::fs::perms>(mode));
+    give_to(directory, owner);
+  };
+  mode_t top_mode = 0700;
+  for (const repository::DirectoryEntry& each : map.directories) {
+    if (each.path == "global") top_mode = each.mode;
+  }
+  // A server reaches pg_wal through it.
+  make(place.state(), 0711, description.owner);
+  make(place.data(), top_mode, description.owner);
+  const path links = place.data() / mount::TreeOptions{}.linked_below;
+  if (!description.tablespaces.empty()) make(links, top_mode, description.owner);
+  for (const repository::DirectoryEntry& each : map.directories) {
+    const auto linked = description.tablespaces.find(each.path);
+    if (linked == description.tablespaces.end()) {
+      path local = place.data() / each.path;
+      for (const auto& [link, location] : description.tablespaces) {
+        if (each.path.starts_with(link + "/")) local = location / each.path.substr(link.size() + 1);
+      }
+      make(local, each.mode, each.owner);
+      continue;
+    }
+    make(linked->second, each.mode, each.owner);
+    make(links / each.path.substr(each.path.rfind('/') + 1), each.mode, each.owner);
+    base::make_directories((place.data() / each.path).parent_path());
+    base::fs::create_symlink(linked->second, place.data() / each.path);
+    give_to(place.data() / each.path, each.owner);
+  }
+  json tablespaces = json::object();
+  for (const auto& [link, location] : description.tablespaces) tablespaces[link] = location;
+  replace_json(place.part("description"), {{"version", 1},
+                                           {"backup", description.backup.text},
+                                           {"cluster", description.place.cluster},
+                                           {"system", description.place.system_id},
+                                           {"repository", description.repository},
+                                           {"configuration", description.configuration},
+                                           {"tablespaces", tablespaces},
+                                           {"owner", description.owner}});
+}
+
+std::optional<InstantDescription> read_instant(const InstantPlace& place) {
+  const auto bytes = base::read_file(place.part("description"));
+  if (!bytes) return std::nullopt;
+  try {
+    const json document = json::parse(base::text(*bytes));
+    InstantDescription read;
+    read.backup.text = document.at("backup");
+    read.place = {document.at("cluster"), document.at("system")};
+    read.repository = document.at("repository");
+    read.configuration = document.at("configuration").get<std::string>();
+    for (const auto& [link, location] : document.at("tablespaces").items()) {
+      read.tablespaces[link] = location.get<std::string>();
+    }
+    read.owner = document.at("owner");
+    return read;
+  } catch (const json::exception&) {
+    base::fail(Code::corrupt, "\"{}\" does not say what an instant restore says",
+               place.part("description").string());
+  }
+}
+
+InstantDescription existing_instant(const InstantPlace& place) {
+  auto found = read_instant(place);
+  if (found) return *found;
+  throw base::Error(
+      Code::not_found, fmt::format("\"{}\" is not an instant restore", place.directory.string()),
+      fmt::format("`holdfast restore {} --instant` makes one", place.directory.string()));
+}
+
+InstantStatus instant_status(const InstantPlace& place) {
+  InstantStatus status;
+  status.mounted = who_serves(place).has_value();
+  status.complete = base::status_of(place.part("complete")).has_value();
+  status.paused = base::status_of(place.part("paused")).has_value();
+  const auto bytes = base::read_file(place.part("progress"));
+  const json told = bytes ? json::parse(base::text(*bytes), nullptr, false) : json();
+  if (told.is_object()) {
+    status.done = told.value("done", std::uint64_t{0});
+    status.total = told.value("total", std::uint64_t{0});
+    status.trouble = told.value("trouble", "");
+  }
+  return status;
+}
+
+void mount_again(const InstantPlace& place) {
+  existing_instant(place);
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) base::fail_errno("make a pipe", errno);
+  const base::Fd told(ends[0]);
+  Starting starting{place, ends[1]};
+  base::run_detached(serve_in_background, &starting);
+  ::close(ends[1]);
+  std::string text;
+  std::array<char, 4096> buffer{};
+  for (ssize_t got = 0; (got = ::read(told.get(), buffer.data(), buffer.size())) != 0;) {
+    if (got < 0 && errno != EINTR) base::fail_errno("read from the mount's process", errno);
+    if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+  const json answer = json::parse(text, nullptr, false);
+  if (!answer.is_object()) {
+    base::fail(Code::io, "could not mount \"{}\": the process that should serve it died",
+               place.directory.string());
+  }
+  if (!answer.value("ready", false)) throw_told(answer);
+}
+
+void start_mount_process(const InstantPlace& place) {
+  const base::Outcome outcome =
+      base::run({{base::own_program().string(), "mount", "--json", place.directory.string()},
+                 {},
+                 {},
+                 {},
+                 {}});
+  if (outcome.status == 0) return;
+  const json told = json::parse(outcome.output, nullptr, false);
+  if (told.is_object() && told.contains("error")) throw_told(told);
+  base::fail(Code::io, "could not mount \"{}\": {}", place.directory.string(), outcome.errors);
+}
+
+void unmount_instant(const InstantPlace& place) {
+  while (const auto pid = who_serves(place)) {
+    if (*pid > 0) ::kill(*pid, SIGTERM);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    base::stop_if_interrupted();
+  }
+  mount::clear_stale_mount(place.directory);
+}
+
+void discard_instant(const InstantPlace& place) {
+  const InstantDescription description = existing_instant(place);
+  if (server_runs_on(place.data())) {
+    throw base::Error(
+        Code::refused,
+        fmt::format("cannot remove \"{}\": a server is running on it", place.directory.string()),
+        "stop it first");
+  }
+  unmount_instant(place);
+  for (const auto& [link, location] : description.tablespaces) {
+    for (const auto& entry : base::fs::directory_iterator(location)) {
+      base::fs::remove_all(entry.path());
+    }
+  }
+  base::fs::remove_all(place.state());
+  base::fs::remove(place.directory);
+}
+
+void pause_hydration(const InstantPlace& place, bool paused) {
+  existing_instant(place);
+  if (paused) {
+    base::replace_file(place.part("paused"), base::view("paused\n"));
+  } else {
+    base::fs::remove(place.part("paused"));
+  }
+}
+
+void wait_until_hydrated(const InstantPlace& place, base::Progress& progress) {
+  std::uint64_t shown = 0;
+  progress.begin("hydrating", instant_status(place).total);
+  std::string said;
+  while (true) {
+    const InstantStatus status = instant_status(place);
+    if (status.complete) return;
+    if (!status.mounted) {
+      throw base::Error(
+          Code::io, fmt::format("\"{}\" is not mounted any more", place.directory.string()),
+          fmt::format("`holdfast mount {}` goes on with it", place.directory.string()));
+    }
+    if (status.trouble != said) {
+      said = status.trouble;
+      if (!said.empty()) progress.warn("{}", said);
+    }
+    progress.set_total(status.total);
+    if (status.done > shown) progress.add(status.done - std::exchange(shown, status.done));
+    base::stop_if_interrupted();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+}
+
+}  // namespace holdfast::operations
