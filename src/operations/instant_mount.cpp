@@ -42,18 +42,6 @@ struct flock whole_file() {
   return lock;
 }
 
-/// The process that serves a mount: it holds its lock.
-std::optional<pid_t> who_serves(const InstantPlace& place) {
-  const auto file = base::open_if_exists(place.part("lock"), O_RDWR);
-  if (!file) return std::nullopt;
-  struct flock lock = whole_file();
-  if (::fcntl(file->get(), F_GETLK, &lock) != 0) {
-    base::fail_errno(fmt::format("look at \"{}\"", place.part("lock").string()), errno);
-  }
-  if (lock.l_type == F_UNLCK) return std::nullopt;
-  return lock.l_pid;
-}
-
 std::string pin_reason(const InstantPlace& place) {
   std::array<char, 256> host{};
   ::gethostname(host.data(), host.size() - 1);
@@ -330,9 +318,20 @@ InstantDescription existing_instant(const InstantPlace& place) {
       fmt::format("`holdfast restore {} --instant` makes one", place.directory.string()));
 }
 
+std::optional<pid_t> serving_process(const InstantPlace& place) {
+  const auto file = base::open_if_exists(place.part("lock"), O_RDWR);
+  if (!file) return std::nullopt;
+  struct flock lock = whole_file();
+  if (::fcntl(file->get(), F_GETLK, &lock) != 0) {
+    base::fail_errno(fmt::format("look at \"{}\"", place.part("lock").string()), errno);
+  }
+  if (lock.l_type == F_UNLCK) return std::nullopt;
+  return lock.l_pid;
+}
+
 InstantStatus instant_status(const InstantPlace& place) {
   InstantStatus status;
-  status.mounted = who_serves(place).has_value();
+  status.mounted = serving_process(place).has_value();
   status.complete = base::status_of(place.part("complete")).has_value();
   status.paused = base::status_of(place.part("paused")).has_value();
   const auto bytes = base::read_file(place.part("progress"));
@@ -381,7 +380,7 @@ void start_mount_process(const InstantPlace& place) {
 }
 
 void unmount_instant(const InstantPlace& place) {
-  while (const auto pid = who_serves(place)) {
+  while (const auto pid = serving_process(place)) {
     if (*pid > 0) ::kill(*pid, SIGTERM);
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     base::stop_if_interrupted();

@@ -64,6 +64,9 @@ struct InstantStatus {
 };
 InstantStatus instant_status(const InstantPlace& place);
 
+/// The process that serves it; nullopt if it is not mounted.
+std::optional<pid_t> serving_process(const InstantPlace& place);
+
 /// Mounts it in a process of its own, which serves until it is told to stop or dies. On return it
 /// serves. Must be called while this process has one thread.
 void mount_again(const InstantPlace& place);

@@ -23,8 +23,6 @@ void eventually(std::string_view what, const std::function<bool()>& condition) {
   }
 }
 
-namespace {
-
 base::Command pgbench(const Cluster& cluster, const std::vector<std::string>& arguments) {
   const auto program = installation(15).program("pgbench");
   if (!program) throw std::runtime_error("pgbench is not installed");
@@ -35,8 +33,6 @@ base::Command pgbench(const Cluster& cluster, const std::vector<std::string>& ar
   command.directory = "/";
   return command;
 }
-
-}  // namespace
 
 Load::Load(const Place& place, const Cluster& cluster, int scale, int clients) : cluster_(cluster) {
   base::run_checked(pgbench(cluster, {"-i", "-q", "-s", std::to_string(scale)}));

@@ -18,6 +18,9 @@ namespace holdfast::tests {
 /// Asks until `condition` holds; throws that `what` did not happen within a minute.
 void eventually(std::string_view what, const std::function<bool()>& condition);
 
+/// pgbench with these arguments, on a cluster.
+base::Command pgbench(const Cluster& cluster, const std::vector<std::string>& arguments);
+
 /// pgbench's own transactions on its own tables, from `clients` sessions at once, until stop() or
 /// the end of its life. It is writing when the constructor returns.
 class Load {
