@@ -27,6 +27,7 @@ struct Options {
   std::string backup;
   std::string limit;
   std::string key;
+  std::string records;
   bool report = false;
 };
 
@@ -104,16 +105,33 @@ void drill(Invocation& invocation, const operations::Configuration& configuratio
   print(*outcome);
 }
 
-base::VerifyingKey key_of(const operations::Configuration& configuration, const std::string& file) {
-  if (file.empty()) return operations::key_beside(configuration.drill.evidence);
-  return {base::text(base::read_existing_file(file)), file};
+/// What an auditor works with: a directory of records and a public key. He has no configuration.
+struct Records {
+  base::fs::path directory;
+  std::optional<base::Microseconds> drill_every;
+  base::VerifyingKey key;
+  EvidenceReport report;
+};
+
+Records read_records(const Invocation& invocation, const Options& options) {
+  base::fs::path directory = options.records;
+  std::optional<base::Microseconds> every = operations::Objectives().drill_every;
+  if (options.records.empty()) {
+    const operations::Configuration configuration = invocation.configuration();
+    directory = configuration.drill.evidence;
+    every = configuration.objectives.drill_every;
+  }
+  base::VerifyingKey key =
+      options.key.empty()
+          ? operations::key_beside(directory)
+          : base::VerifyingKey(base::text(base::read_existing_file(options.key)), options.key);
+  EvidenceReport report = operations::verify_evidence(directory, key);
+  return {std::move(directory), every, std::move(key), std::move(report)};
 }
 
-/// The configuration is only asked for the directory of records: an auditor has no secrets.
 void verify(Invocation& invocation, const Options& options) {
-  const operations::Configuration configuration = invocation.configuration();
-  const base::VerifyingKey key = key_of(configuration, options.key);
-  const EvidenceReport report = operations::verify_evidence(configuration.drill.evidence, key);
+  const Records found = read_records(invocation, options);
+  const EvidenceReport& report = found.report;
   if (!report.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
   if (invocation.json) {
     json records = json::array();
@@ -124,7 +142,7 @@ void verify(Invocation& invocation, const Options& options) {
                          {"verdict", operations::name_of(record.evidence.verdict)}});
     }
     return print_json(invocation, {{"ok", report.ok()},
-                                   {"key", key.fingerprint()},
+                                   {"key", found.key.fingerprint()},
                                    {"records", records},
                                    {"problems", report.problems},
                                    {"notes", report.notes}});
@@ -132,7 +150,7 @@ void verify(Invocation& invocation, const Options& options) {
   for (const std::string& problem : report.problems) std::cout << "PROBLEM  " << problem << "\n";
   for (const std::string& note : report.notes) std::cout << "note     " << note << "\n";
   std::cout << fmt::format("{} records are signed by key {}{}\n{}\n", report.records.size(),
-                           key.fingerprint(),
+                           found.key.fingerprint(),
                            options.key.empty() ? ", which lies beside them: --key names one that "
                                                  "you have from elsewhere"
                                                : "",
@@ -140,17 +158,15 @@ void verify(Invocation& invocation, const Options& options) {
 }
 
 void report(Invocation& invocation, const Options& options) {
-  const operations::Configuration configuration = invocation.configuration();
-  const base::VerifyingKey key = key_of(configuration, options.key);
-  const EvidenceReport found = operations::verify_evidence(configuration.drill.evidence, key);
-  if (!found.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
+  const Records found = read_records(invocation, options);
+  if (!found.report.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
   operations::AuditorQuestions questions;
   questions.now = base::now();
-  questions.drill_every = configuration.objectives.drill_every;
+  questions.drill_every = found.drill_every;
   questions.cluster = invocation.cluster;
-  questions.key = key.fingerprint();
-  const std::string page = operations::auditor_page(found, questions);
-  if (invocation.json) return print_json(invocation, {{"ok", found.ok()}, {"page", page}});
+  questions.key = found.key.fingerprint();
+  const std::string page = operations::auditor_page(found.report, questions);
+  if (invocation.json) return print_json(invocation, {{"ok", found.report.ok()}, {"page", page}});
   std::cout << page;
 }
 
@@ -184,6 +200,9 @@ void add_parts(CLI::App& command, Invocation& invocation, const std::shared_ptr<
     part.add_option("--key", options->key,
                     "The public key; by default the one that lies with the records")
         ->type_name("FILE");
+    part.add_option("--records", options->records,
+                    "The directory of records; then no configuration is needed")
+        ->type_name("DIR");
   };
   add_key(*add_command(command, invocation, "verify",
                        "Check the records of drills: none changed, none missing, in order",

@@ -41,9 +41,10 @@ std::string operator_name(const std::string& given) {
 }
 
 /// Is it the surroundings' fault, so that nothing is said about the backup?
-bool is_environment(Code code) {
-  return code == Code::no_space || code == Code::permission || code == Code::unreachable ||
-         code == Code::busy || code == Code::interrupted || code == Code::internal;
+bool is_environment(Code code, const std::vector<Code>& also) {
+  return code == Code::no_space || code == Code::permission || code == Code::busy ||
+         code == Code::interrupted || code == Code::internal ||
+         std::ranges::find(also, code) != also.end();
 }
 
 class DrillRun {
@@ -70,12 +71,14 @@ class DrillRun {
   }
 
   DrillOutcome run() {
-    step("select", Code::internal, [this] { select(); });
-    step("restore", Code::internal, [this] { restore(); });
-    step("replay", Code::not_found, [this] { replay(); });
-    step("checks", Code::internal, [this] { look(); });
+    step("select", {Code::unreachable}, [this] { select(); });
+    step("restore", {Code::unreachable}, [this] { restore(); });
+    // No PostgreSQL of that version, or no time.
+    step("replay", {Code::not_found, Code::unreachable}, [this] { replay(); });
+    // A server that dies while it is looked at says much about what it runs on.
+    step("checks", {}, [this] { look(); });
     if (!configuration_.drill.api.empty()) {
-      step("ready", Code::not_found, [this] { start_api(); });
+      step("ready", {Code::not_found}, [this] { start_api(); });
     }
     measure();
     teardown();
@@ -87,7 +90,8 @@ class DrillRun {
 
  private:
   template <typename Work>
-  void step(const std::string& name, Code environment, const Work& work);
+  void step(const std::string& name, const std::vector<Code>& environment, const Work& work);
+  void stop_at(const std::string& name, const Error& error, const std::vector<Code>& environment);
   void select();
   RestoreRequest random_moment();
   void restore();
@@ -128,31 +132,45 @@ class DrillRun {
   std::optional<RestorePlan> plan_;
   std::optional<ScratchPlace> place_;
   std::optional<ScratchCluster> cluster_;
+  TargetExpectation expected_;
   std::optional<Witness> witness_;
   std::optional<Witness> previous_;
   std::string previous_name_;
 };
 
 /// Does and times one step, unless an earlier one stopped the drill. A failure is a finding: of the
-/// backup, or of the surroundings, as which `environment` counts here as well.
+/// backup, or of the surroundings, to which these codes belong here as well.
 template <typename Work>
-void DrillRun::step(const std::string& name, Code environment, const Work& work) {
+void DrillRun::step(const std::string& name, const std::vector<Code>& environment,
+                    const Work& work) {
   if (stopped_) return;
   const auto begun = steady_clock::now();
   try {
     work();
   } catch (const Error& error) {
-    if (error.code() == Code::usage || error.code() == Code::configuration) throw;
-    stopped_ = true;
-    const bool is_ours = is_environment(error.code()) || error.code() == environment;
-    // The server's log may be in it.
-    const std::string first_line = error.message().substr(0, error.message().find('\n'));
-    add(Checked{{name, is_ours ? CheckOutcome::not_run : CheckOutcome::failed, first_line},
-                {fmt::format("{}: {}", name, error.message())}});
-    if (!error.hint().empty()) outcome_.details.push_back("hint: " + error.hint());
+    stop_at(name, error, environment);
+  } catch (const std::exception& error) {
+    stop_at(name, Error(Code::internal, error.what()), environment);
   }
   evidence_.steps.push_back(
       {name, std::chrono::duration_cast<base::Microseconds>(steady_clock::now() - begun)});
+}
+
+void DrillRun::stop_at(const std::string& name, const Error& error,
+                       const std::vector<Code>& environment) {
+  if (error.code() == Code::usage || error.code() == Code::configuration) {
+    if (place_) place_->clear();
+    throw Error(error);
+  }
+  stopped_ = true;
+  // The server's log may follow on the first line.
+  const std::string reason = error.message().substr(0, error.message().find('\n'));
+  add(Checked{
+      {name,
+       is_environment(error.code(), environment) ? CheckOutcome::not_run : CheckOutcome::failed,
+       reason},
+      {fmt::format("{}: {}", name, error.message())}});
+  if (!error.hint().empty()) outcome_.details.push_back("hint: " + error.hint());
 }
 
 /// Uniform over all windows of the newest system, as if they stood one after the other.
@@ -182,6 +200,10 @@ RestoreRequest DrillRun::random_moment() {
 }
 
 void DrillRun::select() {
+  place_.emplace(configuration_.drill.directory, evidence_.id);
+  if (place_->swept() > 0) {
+    progress_.warn("removed what {} killed drills had left", place_->swept());
+  }
   progress_.begin("choosing a backup", 0);
   target_.to = request_.to;
   if (request_.random) target_ = random_moment();
@@ -209,10 +231,6 @@ void DrillRun::select() {
 }
 
 void DrillRun::restore() {
-  place_.emplace(configuration_.drill.directory, evidence_.id);
-  if (place_->swept() > 0) {
-    progress_.warn("removed what {} killed drills had left", place_->swept());
-  }
   cluster_.emplace(site_, *plan_, place_->path());
   cluster_->bring_back(target_, request_.workers, progress_);
 }
@@ -233,6 +251,7 @@ void DrillRun::read_witnesses() {
 
 void DrillRun::replay() {
   read_witnesses();
+  expected_ = expect_target(site_, *plan_);
   progress_.begin("replaying WAL", 0);
   std::string superuser = "postgres";
   if (witness_ && !witness_->superuser.empty()) superuser = witness_->superuser;
@@ -251,7 +270,7 @@ void DrillRun::look() {
   const auto budget = [&](milliseconds limit) -> Budget {
     return request_.full ? Budget() : Budget(limit);
   };
-  add(check_target(expect_target(site_, *plan_), cluster_->server().recovered()));
+  add(check_target(expected_, cluster_->server().recovered()));
   progress_.begin("comparing with the backup's witness", 0);
   if (witness_) {
     add(check_witness(site_, *cluster_, *witness_));

@@ -87,7 +87,7 @@ class RestoreRun {
     try {
       make_unstartable();
       write_all();
-      make_durable();
+      if (options_.durable) make_durable();
       finish();
     } catch (...) {
       if (was_empty && !options_.delta && !options_.keep_remains) remove_remains();

@@ -24,6 +24,8 @@ struct RestoreOptions {
   bool delta = false;
   /// If it fails, what was written stays for another try with `delta`.
   bool keep_remains = false;
+  /// False: for a cluster that is thrown away; a crash of this machine may take it.
+  bool durable = true;
   unsigned workers = 1;
 };
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <thread>
 
 #include "base/error.h"
 #include "repository/backups.h"
@@ -57,13 +58,30 @@ void ScratchPlace::sweep(const Path& parent) {
   }
 }
 
+namespace {
+
+/// What fetches WAL ahead may still be at work for a moment, and add a file.
+void remove_all_of(const Path& path) {
+  for (int left = 100;; --left) {
+    std::error_code failed;
+    base::fs::remove_all(path, failed);
+    if (!failed) return;
+    if (left == 0 || failed != std::errc::directory_not_empty) {
+      base::fail_errno(fmt::format("remove \"{}\"", path.string()), failed.value());
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
+}  // namespace
+
 void ScratchPlace::clear(const std::vector<std::string>& spared) {
   bool empty = true;
   for (const auto& name : base::directory_names(path_).value_or(std::vector<std::string>{})) {
     if (std::ranges::find(spared, name) != spared.end()) {
       empty = false;
     } else if (name != lock_name) {
-      base::fs::remove_all(path_ / name);
+      remove_all_of(path_ / name);
     }
   }
   // What has no lock file is not swept.
@@ -101,6 +119,7 @@ void ScratchCluster::bring_back(const RestoreRequest& request, unsigned workers,
   options.request = request;
   options.request.backup = plan_.backup.id.text;
   options.workers = workers;
+  options.durable = false;
   // Where they were they may still be, and in use.
   for (const repository::LinkedDirectory& link : map_.links) {
     const std::string oid = link.path.substr(link.path.rfind('/') + 1);
