@@ -32,6 +32,8 @@ constexpr std::array codes{
     CodeInfo{Code::refused, "refused", 19, false, "refused, as it could destroy something"},
     CodeInfo{Code::wal_missing, "wal_missing", 20, false, "WAL that is needed is not there"},
     CodeInfo{Code::interrupted, "interrupted", 21, true, "a signal asked to stop"},
+    CodeInfo{Code::inconclusive, "inconclusive", 23, true,
+             "a drill could not be done, or not wholly: nothing is proven"},
 };
 
 }  // namespace

@@ -39,6 +39,7 @@ enum class Code {
   refused,         ///< doing it could destroy something; we did not
   wal_missing,     ///< WAL that is needed is not there
   interrupted,     ///< a signal asked us to stop
+  inconclusive,    ///< a drill could not be done, or not wholly: nothing is proven
 };
 
 struct CodeInfo {

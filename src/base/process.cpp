@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,6 +76,7 @@ pid_t start(const Command& command, int in, int out, int err) {
   const std::vector<char*> envp = pointers(environment);
   const std::vector<gid_t> groups = command.user ? groups_of(*command.user) : std::vector<gid_t>();
   Pipe failure;
+  const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
   if (pid < 0) fail_errno("start a process", errno);
   if (pid == 0) {
@@ -93,6 +95,12 @@ pid_t start(const Command& command, int in, int out, int err) {
     if (command.user) {
       ready = ::setgroups(groups.size(), groups.data()) == 0 && ::setgid(command.user->gid) == 0 &&
               ::setuid(command.user->uid) == 0;
+    }
+    if (command.own_group) ::setpgid(0, 0);
+    if (command.signal_when_orphaned != 0) {
+      // After the change of user, which would undo it; and the parent may be gone by now.
+      ::prctl(PR_SET_PDEATHSIG, command.signal_when_orphaned);
+      if (::getppid() != parent) ::_exit(127);
     }
     if (ready && !command.directory.empty()) ready = ::chdir(command.directory.c_str()) == 0;
     if (ready) ::execvpe(argv[0], argv.data(), envp.data());
@@ -191,6 +199,12 @@ std::optional<User> find_user(const std::string& name) {
   return User{name, entry->pw_uid, entry->pw_gid};
 }
 
+std::optional<User> find_user(uid_t uid) {
+  const passwd* entry = ::getpwuid(uid);
+  if (entry == nullptr) return std::nullopt;
+  return User{entry->pw_name, entry->pw_uid, entry->pw_gid};
+}
+
 bool running_as_root() {
   return ::geteuid() == 0;
 }
@@ -277,6 +291,10 @@ Child::~Child() {
 
 void Child::signal(int number) const {
   if (!status_) ::kill(pid_, number);
+}
+
+void Child::signal_group(int number) const {
+  ::kill(-pid_, number);
 }
 
 std::optional<int> Child::finished() {

@@ -24,6 +24,7 @@ struct User {
   gid_t gid = 0;
 };
 std::optional<User> find_user(const std::string& name);
+std::optional<User> find_user(uid_t uid);
 bool running_as_root();
 /// Whom "user:group" means here, each a name or a number; nullopt if nobody.
 std::optional<std::pair<uid_t, gid_t>> find_owner(const std::string& owner);
@@ -34,6 +35,9 @@ struct Command {
   std::vector<std::pair<std::string, std::string>> environment;  ///< added to ours
   std::string input;         ///< what the child reads from stdin
   std::optional<User> user;  ///< whom to become; only root can
+  bool own_group = false;    ///< a process group of its own: signal_group() reaches all in it
+  /// Sent to the child when the thread that started it ends, however it ends; 0: none.
+  int signal_when_orphaned = 0;
 };
 
 struct Outcome {
@@ -61,6 +65,8 @@ class Child {
 
   pid_t pid() const { return pid_; }
   void signal(int number) const;
+  /// To all processes of a child that has its own group, also once the child itself has ended.
+  void signal_group(int number) const;
   /// The exit status if it has ended (128 + signal if killed), without waiting.
   std::optional<int> finished();
   /// Waits for the end; nullopt if it is still running after `limit`.

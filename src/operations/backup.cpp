@@ -19,6 +19,7 @@
 #include "operations/sparse_packs.h"
 #include "operations/stream_backup.h"
 #include "operations/wal_push.h"
+#include "operations/witness.h"
 #include "postgres/administration.h"
 #include "postgres/backup_label.h"
 #include "postgres/session.h"
@@ -74,6 +75,7 @@ class Run {
   void copy_all();
   void copy_stream();
   void add_attachments();
+  void ask_witness();
   void add_link(const postgres::Tablespace& tablespace);
   void check_alive();
   void end();
@@ -102,6 +104,7 @@ class Run {
   postgres::BackupLabel label_;
   CopyResult copied_;
   repository::BackupMap map_;
+  Witness witness_;
   std::optional<Baseline> baseline_;
   ChangesSince changes_;
   std::set<repository::PackId> emptied_;
@@ -245,10 +248,19 @@ void Run::add_attachments() {
   map_.attachments = source_.configuration_files;
   const std::string names = read_catalog_names(session_, site_.cluster.connection).text();
   map_.attachments.push_back({"catalog", base::copy(base::view(names))});
+  map_.attachments.push_back({"witness", base::copy(base::view(to_text(witness_)))});
+}
+
+/// What the server says of its tables. It must hold where the backup ends, and so is taken before.
+void Run::ask_witness() {
+  progress_.begin("sampling rows for drills", 0);
+  witness_ = take_witness(site_.repository, session_, site_.cluster.connection);
+  for (const std::string& note : witness_.notes) progress_.warn("drills will know less: {}", note);
 }
 
 /// The agentless way: what copy() and the first half of end() do, by the server's own hands.
 void Run::copy_stream() {
+  ask_witness();
   CopyStreamRequest request;
   request.backup = info_.id.text;
   request.checksums = info_.checksums;
@@ -280,6 +292,7 @@ void Run::copy() {
     info_.compared = comparison_.trust_stamps ? "pages" : "content";
     copy_all();
   }
+  ask_witness();
   map_.directories = copied_.directories;
   for (const postgres::Tablespace& tablespace :
        postgres::linked_tablespaces(site_.cluster.data_directory)) {

@@ -93,6 +93,20 @@ class Section {
     return node != nullptr && node->is_string();
   }
 
+  /// The tables of [[NAME.KEY]].
+  std::vector<const toml::table*> tables(std::string_view key) {
+    known_.insert(key);
+    const toml::node* node = table_.get(key);
+    std::vector<const toml::table*> found;
+    if (node == nullptr) return found;
+    if (!node->is_array_of_tables()) {
+      refuse(path_, node->source(),
+             fmt::format("\"{}\" must be written as [[{}.{}]]", key, name_, key));
+    }
+    for (const toml::node& each : *node->as_array()) found.push_back(each.as_table());
+    return found;
+  }
+
   void refuse_other_keys() const {
     for (const auto& [key, node] : table_) {
       if (known_.contains(key.str())) continue;
@@ -188,6 +202,13 @@ Objectives read_objectives(const base::fs::path& path, const toml::table& root) 
   if (!node->is_table()) refuse(path, node->source(), "\"objectives\" must be a table");
   Section section(path, *node->as_table(), "objectives");
   const std::string rpo = section.text("rpo");
+  const std::string every = section.text("drill_every");
+  objectives.rto = section.duration("rto");
+  if (every == "off") {
+    objectives.drill_every.reset();
+  } else if (!every.empty()) {
+    objectives.drill_every = section.duration("drill_every");
+  }
   section.refuse_other_keys();
   try {
     if (!rpo.empty()) objectives.rpo = base::parse_duration(rpo);
@@ -195,6 +216,54 @@ Objectives read_objectives(const base::fs::path& path, const toml::table& root) 
     refuse(path, section.where(), error.message(), error.hint());
   }
   return objectives;
+}
+
+DrillAssertion read_assertion(const base::fs::path& path, const toml::table& table) {
+  Section section(path, table, "drill.check");
+  DrillAssertion assertion;
+  assertion.name = section.required("name");
+  assertion.database = section.required("database");
+  assertion.sql = section.required("sql");
+  assertion.expect = section.required("expect");
+  section.refuse_other_keys();
+  return assertion;
+}
+
+/// Paths are relative to the configuration's own directory.
+DrillConfiguration read_drill(const base::fs::path& path, const toml::table* table) {
+  const toml::table none;
+  Section section(path, table == nullptr ? none : *table, "drill");
+  const auto file = [&](std::string_view key, std::string_view otherwise) {
+    const std::string given = section.text(key);
+    return (path.parent_path() / (given.empty() ? std::string(otherwise) : given))
+        .lexically_normal();
+  };
+  DrillConfiguration drill;
+  drill.evidence = file("evidence", "docs/audit/restore-drills");
+  drill.signing_key = file("signing_key", "holdfast-drill.key");
+  drill.directory = file("directory", "/var/tmp");
+  drill.heartbeat = section.text("heartbeat");
+  if (!drill.heartbeat.empty() && std::ranges::count(drill.heartbeat, '.') != 2) {
+    refuse(path, section.where(), "\"heartbeat\" must name \"database.schema.table\"");
+  }
+  const std::string amcheck = section.text("amcheck");
+  if (!amcheck.empty() && amcheck != "off") {
+    refuse(path, section.where(), "\"amcheck\" can only be \"off\"; leave it out to have it");
+  }
+  drill.amcheck = amcheck.empty();
+  drill.api = section.text("api");
+  drill.ready = section.text("ready");
+  if (drill.api.empty() != drill.ready.empty()) {
+    refuse(path, section.where(), "\"api\" and \"ready\" need each other");
+  }
+  const std::string database = section.text("api_database");
+  if (!database.empty()) drill.api_database = database;
+  drill.ready_within = section.duration("ready_within").value_or(drill.ready_within);
+  for (const toml::table* each : section.tables("check")) {
+    drill.assertions.push_back(read_assertion(path, *each));
+  }
+  section.refuse_other_keys();
+  return drill;
 }
 
 WalConfiguration read_wal(const base::fs::path& path, const toml::table& table) {
@@ -226,9 +295,10 @@ void refuse_unknown_sections(const base::fs::path& path, const toml::table& root
     const std::string_view name = key.str();
     if (name == "cluster" || name == "repository" || name == "objectives" || name == "wal")
       continue;
-    if (name == "keep" && node.is_table()) continue;
+    if ((name == "keep" || name == "drill") && node.is_table()) continue;
     refuse(path, node.source(), fmt::format("unknown key \"{}\"", name),
-           "a configuration has [cluster.NAME], [repository.NAME], [keep], [wal] and [objectives]");
+           "a configuration has [cluster.NAME], [repository.NAME], [keep], [wal], [objectives] and "
+           "[drill]");
   }
 }
 
@@ -316,6 +386,7 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   if (const toml::table* keep = root.get_as<toml::table>("keep")) {
     configuration.keep = read_keep(path, *keep);
   }
+  configuration.drill = read_drill(path, root.get_as<toml::table>("drill"));
   if (const toml::node* wal = root.get("wal")) {
     if (!wal->is_table()) refuse(path, wal->source(), "\"wal\" must be a section: [wal]");
     configuration.wal = read_wal(path, *wal->as_table());

@@ -34,6 +34,31 @@ struct RepositoryConfiguration {
 /// [objectives]: what is promised, for `status` to hold against what is measured.
 struct Objectives {
   std::optional<base::Microseconds> rpo;  ///< how much work may be lost, as a time
+  std::optional<base::Microseconds> rto;  ///< how long recovery may take
+  /// How old the last drill that passed may be; nullopt: drill_every = "off".
+  std::optional<base::Microseconds> drill_every = std::chrono::days(90);
+};
+
+/// [[drill.check]]: a statement of the user's that a restored cluster must answer as it should.
+struct DrillAssertion {
+  std::string name;
+  std::string database;
+  std::string sql;
+  std::string expect;  ///< the one value that it yields, as text
+};
+
+/// [drill]: how `drill` does its work, and where its evidence goes.
+struct DrillConfiguration {
+  base::fs::path evidence;     ///< the directory of records
+  base::fs::path signing_key;  ///< made by the first drill
+  base::fs::path directory;    ///< clusters are restored below it
+  std::string heartbeat;       ///< "database.schema.table"; empty: none
+  bool amcheck = true;         ///< false only if the file says amcheck = "off"
+  std::string api;             ///< a command that serves the restored cluster; empty: none
+  std::string api_database = "postgres";
+  std::string ready;  ///< the URL that must answer 200
+  base::Microseconds ready_within = std::chrono::seconds(60);
+  std::vector<DrillAssertion> assertions;
 };
 
 /// [wal]: how `wal receive` does its work.
@@ -51,6 +76,7 @@ struct Configuration {
   KeepRules keep;  ///< no [keep]: nothing is ever expired
   Objectives objectives;
   WalConfiguration wal;
+  DrillConfiguration drill;
   /// Of several repositories those that answered: recovery asks these, and waits for no other.
   std::vector<std::string> reachable;
 

@@ -1,8 +1,10 @@
 #include "operations/instant_mount.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -29,6 +31,7 @@ using nlohmann::json;
 /// As long as it is mounted its backup must stay. A mount that is forgotten does not keep it for
 /// ever.
 constexpr auto pinned_for = std::chrono::hours(24 * 30);
+constexpr auto scratch_pinned_for = std::chrono::hours(24);
 
 void replace_json(const path& name, const json& document) {
   base::replace_file(name, base::view(document.dump(2) + "\n"));
@@ -73,14 +76,23 @@ class InstantServer {
     ::sigemptyset(&signals);
     for (const int each : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&signals, each);
     ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-    std::jthread hydrating(
-        [&](const std::stop_token& stop) { hydrate(site, image, tree, source, stop); });
+    std::jthread beside([&](const std::stop_token& stop) {
+      if (description_.keeper) {
+        end_with_keeper(stop);
+      } else {
+        hydrate(site, image, tree, source, stop);
+      }
+    });
     ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
     ready();
     mounted.serve();
-    hydrating.request_stop();
-    hydrating.join();
-    tree.checkpoint();
+    beside.request_stop();
+    beside.join();
+    if (description_.keeper) {
+      pin(site, false);
+    } else {
+      tree.checkpoint();
+    }
   }
 
  private:
@@ -137,6 +149,18 @@ class InstantServer {
     }
   }
 
+  /// Ends this process when the one that the mount is for has ended.
+  void end_with_keeper(const std::stop_token& stop) const {
+    const base::Fd keeper(static_cast<int>(::syscall(SYS_pidfd_open, *description_.keeper, 0)));
+    while (!stop.stop_requested()) {
+      pollfd ended{keeper.get(), POLLIN, 0};
+      if (!keeper || ::poll(&ended, 1, 200) > 0) {
+        ::kill(::getpid(), SIGTERM);
+        return;
+      }
+    }
+  }
+
   /// For who asks for the status; nothing depends on it.
   void say(const mount::Hydrator::Progress& progress) {
     try {
@@ -159,7 +183,8 @@ class InstantServer {
       const std::string reason = pin_reason(place_);
       const base::Timestamp now = base::now();
       const auto before = pins.of(description_.backup);
-      if (hold) pins.add(description_.backup, now, now + pinned_for, reason);
+      const auto span = description_.keeper ? scratch_pinned_for : pinned_for;
+      if (hold) pins.add(description_.backup, now, now + span, reason);
       for (const repository::Pin& pin : before) {
         if (pin.reason == reason) pins.release(pin, now);
       }
@@ -286,7 +311,8 @@ void prepare_instant(const InstantPlace& place, const InstantDescription& descri
                                            {"repository", description.repository},
                                            {"configuration", description.configuration},
                                            {"tablespaces", tablespaces},
-                                           {"owner", description.owner}});
+                                           {"owner", description.owner},
+                                           {"keeper", description.keeper.value_or(0)}});
 }
 
 std::optional<InstantDescription> read_instant(const InstantPlace& place) {
@@ -303,6 +329,7 @@ std::optional<InstantDescription> read_instant(const InstantPlace& place) {
       read.tablespaces[link] = location.get<std::string>();
     }
     read.owner = document.at("owner");
+    if (const pid_t keeper = document.at("keeper"); keeper != 0) read.keeper = keeper;
     return read;
   } catch (const json::exception&) {
     base::fail(Code::corrupt, "\"{}\" does not say what an instant restore says",

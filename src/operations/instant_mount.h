@@ -45,6 +45,8 @@ struct InstantDescription {
   base::fs::path configuration;
   std::map<std::string, base::fs::path> tablespaces;  ///< by link: "pg_tblspc/16390"
   std::string owner;                                  ///< of the data directory, "user:group"
+  /// The mount ends when this process does, and nothing is brought that nobody reads.
+  std::optional<pid_t> keeper;
 };
 /// Makes the state of a new instant restore: directories, and what the description says.
 void prepare_instant(const InstantPlace& place, const InstantDescription& description,

@@ -96,7 +96,7 @@ class RestoreRun {
       }
       write_recovery_files(site_, plan_, map_,
                            {directory_, seen_tablespaces(), options_.action, instant_});
-      make_durable();
+      if (options_.durable) make_durable();
       finish();
     } catch (...) {
       if (was_empty && !options_.delta && !options_.keep_remains) remove_remains();
@@ -181,7 +181,7 @@ void RestoreRun::mount_files() {
   base::make_directories(directory_);
   prepare_instant(place,
                   {plan_.backup.id, plan_.backup.place, site_.configuration.repository().name,
-                   site_.configuration.path, tablespaces_, owner},
+                   site_.configuration.path, tablespaces_, owner, options_.keeper},
                   map_);
   start_mount_process(place);
   for (const repository::ShardReference& shard : map_.shards) {

@@ -27,8 +27,12 @@ struct RestoreOptions {
   /// Mount the backup instead of copying it (instant_mount.h). Where that cannot be, the ordinary
   /// restore is made, and a note says why.
   bool instant = false;
+  /// The mount is for this process alone: it ends with it, and brings only what is read.
+  std::optional<pid_t> keeper;
   /// If it fails, what was written stays for another try with `delta`.
   bool keep_remains = false;
+  /// False: for a cluster that is thrown away; a crash of this machine may take it.
+  bool durable = true;
   unsigned workers = 1;
 };
 

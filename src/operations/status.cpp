@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/report.h"
+#include "operations/evidence.h"
 #include "operations/source.h"
 #include "postgres/administration.h"
 #include "postgres/wal_page.h"
@@ -30,6 +31,7 @@ class Look {
     report_.risk.how = "there is no good backup to start from";
     attempt([this] { look_at_repository(); });
     attempt([this] { look_at_server(); });
+    attempt([this] { look_at_drills(); });
     judge();
     return std::move(report_);
   }
@@ -50,6 +52,7 @@ class Look {
   void look_at_repository();
   void look_at_backups(const Catalog& catalog);
   void look_at_wal(const SystemView& system);
+  void look_at_drills();
   void look_at_server();
   void look_at_slots(postgres::Session& session);
   void compare_with(postgres::Session& session);
@@ -118,6 +121,45 @@ void Look::look_at_wal(const SystemView& system) {
   report_.risk.durable_end = newest.to_lsn;
   report_.risk.how = "the server could not be asked: it may have committed nothing since";
   report_.risk.age = std::max(base::Microseconds(0), base::now() - newest.to);
+}
+
+/// Three things can be wrong, each without the others: none ever passed, the last pass is too old,
+/// the newest one failed (TRAPS DS8). And records that somebody changed prove nothing.
+void Look::look_at_drills() {
+  const auto& every = configuration_.objectives.drill_every;
+  if (!every) return;
+  const base::fs::path& directory = configuration_.drill.evidence;
+  const char* remedy = "run `holdfast drill`, and let it run regularly";
+  if (!base::status_of(directory / "signing-key.pub")) {
+    return note(Level::bad, "no drill has passed yet: nobody knows whether a restore works",
+                remedy);
+  }
+  const EvidenceReport report = verify_evidence(directory, key_beside(directory));
+  if (!report.ok()) {
+    note(Level::bad,
+         fmt::format("the records of drills are not whole: {}", report.problems.front()),
+         "`holdfast drill verify` tells all");
+  }
+  const Evidence* newest = nullptr;
+  const Evidence* passed = nullptr;
+  for (const EvidenceRecord& record : report.records) {
+    if (record.evidence.cluster != cluster_.name || record.evidence.kind != "drill") continue;
+    newest = &record.evidence;
+    if (newest->verdict == Verdict::pass) passed = newest;
+  }
+  if (newest != nullptr && newest->verdict != Verdict::pass) {
+    note(newest->verdict == Verdict::fail ? Level::bad : Level::warning,
+         fmt::format("the newest drill's verdict is {}: {}", name_of(newest->verdict),
+                     newest->notes),
+         fmt::format("see {}", (directory / (newest->id + ".md")).string()));
+  }
+  if (passed == nullptr) return note(Level::bad, "no drill has passed yet", remedy);
+  const base::Microseconds age = std::max(base::Microseconds(0), base::now() - passed->at);
+  const bool holds = age <= *every;
+  note(holds ? Level::good : Level::bad,
+       fmt::format("the last drill that passed is {} old; one every {} is promised",
+                   base::to_string_short(age), base::to_string_short(*every)),
+       holds ? "" : remedy);
 }
 
 void Look::look_at_server() {

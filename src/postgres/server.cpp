@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/workers.h"
 #include "postgres/session.h"
 
 namespace holdfast::postgres {
@@ -233,28 +234,44 @@ void make_cluster(const Installation& installation, const base::fs::path& data_d
 
 Server::Server(const Installation& installation, const base::fs::path& data_directory,
                const Settings& settings, std::chrono::seconds limit)
-    : installation_(installation), data_directory_(data_directory) {
-  const std::optional<base::User> user = server_user();
-  socket_.emplace("holdfast-pg", "/tmp");  // a socket's whole path has at most 107 bytes
+    : Server(installation, data_directory, [&] {
+        ServerOptions options;
+        options.settings = settings;
+        options.limit = limit;
+        return options;
+      }()) {}
+
+Server::Server(const Installation& installation, const base::fs::path& data_directory,
+               const ServerOptions& options)
+    : installation_(installation), data_directory_(data_directory), superuser_(options.superuser) {
+  const std::optional<base::User> user = options.user ? options.user : server_user();
+  socket_.emplace("holdfast-pg", options.socket_parent);
   give_to(socket_->path(), user);
-  log_ = socket_->path() / "server.log";
+  log_ = options.log.empty() ? socket_->path() / "server.log" : options.log;
   base::Command command;
   command.argv = {(installation.bin / "postgres").string(), "-D",
                   base::fs::absolute(data_directory).string()};
   const auto set = [&](std::string_view name, std::string_view value) {
     command.argv.insert(command.argv.end(), {"-c", fmt::format("{}={}", name, value)});
   };
-  for (const auto& [name, value] : settings) set(name, value);
+  for (const auto& [name, value] : options.settings) set(name, value);
   set("listen_addresses", "");
   set("unix_socket_directories", socket_->path().string());
   set("port", std::to_string(port_));
   set("logging_collector", "off");  // what it says belongs into log_, where we look for it
   set("log_destination", "stderr");
+  if (options.trust_socket) {
+    const base::fs::path hba = socket_->path() / "pg_hba.conf";
+    base::replace_file(hba, base::view("local all all trust\nlocal replication all reject\n"));
+    give_to(hba, user);
+    set("hba_file", hba.string());
+  }
   command.directory = "/";
   command.user = user;
+  if (options.ends_with_us) command.signal_when_orphaned = SIGQUIT;
   child_.emplace(command, log_);
   try {
-    await_connections(limit);
+    await_connections(options.limit);
   } catch (...) {
     stop_quietly();
     throw;
@@ -265,9 +282,9 @@ Server::~Server() {
   stop_quietly();
 }
 
-void Server::fail_with_log(std::string_view why) {
-  base::fail(base::Code::postgres, "the server in \"{}\" {}; its log ends with:\n{}",
-             data_directory_.string(), why, tail_of(log_));
+void Server::fail_with_log(std::string_view why, base::Code code) {
+  base::fail(code, "the server in \"{}\" {}; its log ends with:\n{}", data_directory_.string(), why,
+             tail_of(log_));
 }
 
 void Server::poll(std::chrono::seconds limit, std::string_view awaited,
@@ -284,8 +301,10 @@ void Server::poll(std::chrono::seconds limit, std::string_view awaited,
       if (error.code() != base::Code::unreachable && error.code() != base::Code::postgres) throw;
     }
     if (steady_clock::now() >= end) {
-      fail_with_log(fmt::format("did not get to {} within {} s", awaited, limit.count()));
+      fail_with_log(fmt::format("did not get to {} within {} s", awaited, limit.count()),
+                    base::Code::unreachable);
     }
+    base::stop_if_interrupted();
     std::this_thread::sleep_for(poll_interval);
   }
 }
@@ -303,9 +322,9 @@ void Server::await_recovery_end(std::chrono::seconds limit) {
 }
 
 std::string Server::connection(std::string_view database) const {
-  return fmt::format("host={} port={} user=postgres dbname={} gssencmode=disable",
+  return fmt::format("host={} port={} user={} dbname={} gssencmode=disable",
                      quote_connection_value(socket_->path().string()), port_,
-                     quote_connection_value(database));
+                     quote_connection_value(superuser_), quote_connection_value(database));
 }
 
 const base::fs::path& Server::socket_directory() const {

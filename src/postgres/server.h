@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/process.h"
 #include "postgres/recovery_settings.h"
@@ -44,6 +45,21 @@ struct InitOptions {
 void make_cluster(const Installation& installation, const base::fs::path& data_directory,
                   const InitOptions& options = {});
 
+/// How to start a server, where that differs from what tests and the demo want.
+struct ServerOptions {
+  Settings settings;
+  std::chrono::seconds limit{120};
+  std::optional<base::User> user;      ///< whom to run it as; nullopt: server_user()
+  std::string superuser = "postgres";  ///< who connection() is
+  /// The socket's directory is made below it. A socket's whole path has at most 107 bytes.
+  base::fs::path socket_parent = "/tmp";
+  base::fs::path log;  ///< empty: in the socket directory, gone with the server
+  /// Only who can enter the socket directory gets in, and whatever the cluster says of it.
+  bool trust_socket = false;
+  /// Ends when the thread that started it ends, even by kill -9.
+  bool ends_with_us = false;
+};
+
 /// A running server; the destructor stops it at once.
 class Server {
  public:
@@ -53,12 +69,14 @@ class Server {
   /// not get there within `limit`.
   Server(const Installation& installation, const base::fs::path& data_directory,
          const Settings& settings = {}, std::chrono::seconds limit = std::chrono::seconds(120));
+  Server(const Installation& installation, const base::fs::path& data_directory,
+         const ServerOptions& options);
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
   const base::fs::path& data_directory() const { return data_directory_; }
-  /// A libpq connection string for superuser postgres on a database.
+  /// A libpq connection string for the superuser on a database.
   std::string connection(std::string_view database = "postgres") const;
   const base::fs::path& socket_directory() const;
   int port() const { return port_; }
@@ -79,13 +97,14 @@ class Server {
   void poll(std::chrono::seconds limit, std::string_view awaited,
             const std::function<bool()>& reached);
   void await_connections(std::chrono::seconds limit);
-  [[noreturn]] void fail_with_log(std::string_view why);
+  [[noreturn]] void fail_with_log(std::string_view why, base::Code code = base::Code::postgres);
   void stop_quietly();
   Installation installation_;
   base::fs::path data_directory_;
   std::optional<base::TemporaryDirectory> socket_;
   base::fs::path log_;
   int port_ = 5432;
+  std::string superuser_;
   std::optional<base::Child> child_;
 };
 

@@ -15,11 +15,12 @@ class Status : public testing::Test {
     source_->sql("ALTER SYSTEM SET autovacuum = off");
     source_->sql("SELECT pg_reload_conf()");
     source_->sql("CREATE TABLE t (id int)");
+    promise("[objectives]");
+    promise("drill_every = \"off\"");  // drill_test.cpp has those
   }
 
-  void promise(const std::string& objectives) const {
-    overwrite(place_.configuration(),
-              text_of(place_.configuration()) + "\n[objectives]\n" + objectives + "\n");
+  void promise(const std::string& line) const {
+    overwrite(place_.configuration(), text_of(place_.configuration()) + "\n" + line + "\n");
   }
   json status(int expected) const {
     const Result result = place_.holdfast({"status", "--json"});

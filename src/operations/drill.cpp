@@ -1,0 +1,422 @@
+#include "operations/drill.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "base/error.h"
+#include "base/process.h"
+#include "base/seal.h"
+#include "operations/heartbeat.h"
+#include "operations/recovery_window.h"
+#include "operations/staging_api.h"
+#include "operations/witness_check.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds checksum_budget(4000);
+constexpr milliseconds structure_budget(5000);
+constexpr milliseconds reading_budget(4000);
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown host";
+  return name.data();
+}
+
+std::string operator_name(const std::string& given) {
+  if (!given.empty()) return given;
+  const auto user = base::find_user(::geteuid());
+  return fmt::format("{}@{}", user ? user->name : std::to_string(::geteuid()), host_name());
+}
+
+/// Is it the surroundings' fault, so that nothing is said about the backup?
+bool is_environment(Code code, const std::vector<Code>& also) {
+  return code == Code::no_space || code == Code::permission || code == Code::busy ||
+         code == Code::interrupted || code == Code::internal ||
+         std::ranges::find(also, code) != also.end();
+}
+
+class DrillRun {
+ public:
+  DrillRun(const Configuration& configuration, const std::string& cluster,
+           const DrillRequest& request, base::Progress& progress)
+      : configuration_(configuration),
+        request_(request),
+        progress_(progress),
+        key_(base::signing_key_in(configuration.drill.signing_key)),
+        site_(open_site(configuration, cluster)) {
+    check_signer(configuration.drill.evidence, key_);
+    evidence_.at = base::now();
+    evidence_.id = new_evidence_id(evidence_.at);
+    evidence_.cluster = site_.cluster.name;
+    evidence_.completed_by = operator_name(request.completed_by);
+    evidence_.environment = fmt::format("scratch server on {}", host_name());
+    evidence_.rpo_objective = configuration.objectives.rpo;
+    evidence_.rto_objective = configuration.objectives.rto;
+    evidence_.controls = controls_of_drills();
+    fact("holdfast", HOLDFAST_VERSION);
+    fact("repository",
+         fmt::format("{} ({})", site_.configuration.repository().name, site_.repository.id()));
+  }
+
+  DrillOutcome run() {
+    step("select", {Code::unreachable}, [this] { select(); });
+    step("restore", {Code::unreachable}, [this] { restore(); });
+    // No PostgreSQL of that version, or no time.
+    step("replay", {Code::not_found, Code::unreachable}, [this] { replay(); });
+    // A server that dies while it is looked at says much about what it runs on.
+    step("checks", {}, [this] { look(); });
+    if (!configuration_.drill.api.empty()) {
+      step("ready", {Code::not_found}, [this] { start_api(); });
+    }
+    measure();
+    teardown();
+    judge();
+    outcome_.files = add_evidence(configuration_.drill.evidence, key_, evidence_);
+    outcome_.evidence = evidence_;
+    return std::move(outcome_);
+  }
+
+ private:
+  template <typename Work>
+  void step(const std::string& name, const std::vector<Code>& environment, const Work& work);
+  void stop_at(const std::string& name, const Error& error, const std::vector<Code>& environment);
+  void select();
+  RestoreRequest random_moment();
+  void restore();
+  void replay();
+  void look();
+  void read_witnesses();
+  void start_api();
+  void measure();
+  void measure_rpo();
+  void teardown();
+  void judge();
+
+  void fact(std::string name, std::string value) {
+    evidence_.facts.emplace_back(std::move(name), std::move(value));
+  }
+  void add(Checked checked) {
+    outcome_.details.insert(outcome_.details.end(), checked.details.begin(), checked.details.end());
+    evidence_.checks.push_back(std::move(checked.check));
+  }
+  void add(std::string name, CheckOutcome outcome, std::string found) {
+    add(Checked{{std::move(name), outcome, std::move(found)}, {}});
+  }
+  bool failed() const {
+    return std::ranges::any_of(evidence_.checks, [](const EvidenceCheck& check) {
+      return check.outcome == CheckOutcome::failed;
+    });
+  }
+
+  const Configuration& configuration_;
+  const DrillRequest& request_;
+  base::Progress& progress_;
+  base::SigningKey key_;
+  Site site_;
+  Evidence evidence_;
+  DrillOutcome outcome_;
+  bool stopped_ = false;  ///< a step could not be done: no later one is
+  RestoreRequest target_;
+  std::optional<RestorePlan> plan_;
+  std::optional<ScratchPlace> place_;
+  std::optional<ScratchCluster> cluster_;
+  TargetExpectation expected_;
+  std::optional<Witness> witness_;
+  std::optional<Witness> previous_;
+  std::string previous_name_;
+};
+
+/// Does and times one step, unless an earlier one stopped the drill. A failure is a finding: of the
+/// backup, or of the surroundings, to which these codes belong here as well.
+template <typename Work>
+void DrillRun::step(const std::string& name, const std::vector<Code>& environment,
+                    const Work& work) {
+  if (stopped_) return;
+  const auto begun = steady_clock::now();
+  try {
+    work();
+  } catch (const Error& error) {
+    stop_at(name, error, environment);
+  } catch (const std::exception& error) {
+    stop_at(name, Error(Code::internal, error.what()), environment);
+  }
+  evidence_.steps.push_back(
+      {name, std::chrono::duration_cast<base::Microseconds>(steady_clock::now() - begun)});
+}
+
+void DrillRun::stop_at(const std::string& name, const Error& error,
+                       const std::vector<Code>& environment) {
+  if (error.code() == Code::usage || error.code() == Code::configuration) {
+    if (place_) place_->clear();
+    throw Error(error);
+  }
+  stopped_ = true;
+  // The server's log may follow on the first line.
+  const std::string reason = error.message().substr(0, error.message().find('\n'));
+  add(Checked{
+      {name,
+       is_environment(error.code(), environment) ? CheckOutcome::not_run : CheckOutcome::failed,
+       reason},
+      {fmt::format("{}: {}", name, error.message())}});
+  if (!error.hint().empty()) outcome_.details.push_back("hint: " + error.hint());
+}
+
+/// Uniform over all windows of the newest system, as if they stood one after the other.
+RestoreRequest DrillRun::random_moment() {
+  const auto systems = view_systems(site_, read_catalog(site_));
+  std::vector<RecoveryWindow> windows;
+  if (!systems.empty()) windows = recovery_windows(systems.front(), systems.front().history({}));
+  std::int64_t total = 0;
+  for (const RecoveryWindow& each : windows) total += (each.to - each.from).count() + 1;
+  if (total == 0) {
+    throw Error(Code::outside_window, "there is no recovery window to take a moment of",
+                "take a backup");
+  }
+  std::random_device source;
+  std::mt19937_64 numbers(std::uint64_t{source()} << 32 | source());
+  std::int64_t at = std::uniform_int_distribution<std::int64_t>(0, total - 1)(numbers);
+  RestoreRequest request;
+  for (const RecoveryWindow& each : windows) {
+    const std::int64_t length = (each.to - each.from).count() + 1;
+    if (at < length) {
+      request.to = "time:" + base::to_iso(each.from + base::Microseconds(at));
+      break;
+    }
+    at -= length;
+  }
+  return request;
+}
+
+void DrillRun::select() {
+  place_.emplace(configuration_.drill.directory, evidence_.id);
+  if (place_->swept() > 0) {
+    progress_.warn("removed what {} killed drills had left", place_->swept());
+  }
+  progress_.begin("choosing a backup", 0);
+  target_.to = request_.to;
+  if (request_.random) target_ = random_moment();
+  if (request_.backup) target_.backup = request_.backup;
+  plan_ = plan_restore(site_, target_);
+  const BackupInfo& backup = plan_->backup;
+  evidence_.scenario = fmt::format(
+      "loss of the cluster; {} brought back, {}",
+      request_.random ? "a random moment of the recovery window" : to_string(plan_->target),
+      request_.full ? "everything checked" : "checks sampled where they are costly");
+  evidence_.backup_point = fmt::format("backup {} to {}", backup.id.text, to_string(plan_->target));
+  evidence_.environment += fmt::format(", PostgreSQL {}", backup.server_version / 10000);
+  fact("backup", backup.id.text);
+  fact("backup taken", base::to_string(backup.stopped));
+  fact("backup ends at", postgres::to_string(backup.stop));
+  fact("backup's document, SHA-256",
+       base::to_hex(base::sha256(base::view(to_json(backup).dump()))));
+  fact("system", backup.place.system_id);
+  fact("size", base::size_text(backup.bytes));
+  if (backup.is_damaged()) {
+    add("the backup itself", CheckOutcome::failed,
+        fmt::format("it holds pages of {} files that were damaged when it was taken",
+                    backup.damaged.size()));
+  }
+}
+
+void DrillRun::restore() {
+  cluster_.emplace(site_, *plan_, place_->path());
+  cluster_->bring_back(target_, request_.workers, progress_);
+}
+
+void DrillRun::read_witnesses() {
+  witness_ = witness_of(cluster_->map());
+  const Catalog catalog = read_catalog(site_);
+  const BackupInfo* before = nullptr;
+  for (const BackupInfo& each : catalog.backups) {
+    const bool is_before = each.place.system_id == plan_->backup.place.system_id &&
+                           each.stopped < plan_->backup.stopped;
+    if (is_before && (before == nullptr || each.stopped > before->stopped)) before = &each;
+  }
+  if (before == nullptr) return;
+  previous_ = witness_of(repository::Backups(site_.repository, before->place).read_map(before->id));
+  previous_name_ = "backup " + before->id.text;
+}
+
+void DrillRun::replay() {
+  read_witnesses();
+  expected_ = expect_target(site_, *plan_);
+  progress_.begin("replaying WAL", 0);
+  std::string superuser = "postgres";
+  if (witness_ && !witness_->superuser.empty()) superuser = witness_->superuser;
+  cluster_->start(superuser, request_.limit);
+  postgres::ScratchServer& server = cluster_->server();
+  fact("replayed to", postgres::to_string(server.recovered().replayed));
+  fact("new timeline", std::to_string(server.recovered().timeline.value));
+  if (!server.left_out().empty()) {
+    std::string names;
+    for (const std::string& each : server.left_out()) names += (names.empty() ? "" : ", ") + each;
+    fact("libraries left out", names);
+  }
+}
+
+void DrillRun::look() {
+  const auto budget = [&](milliseconds limit) -> Budget {
+    return request_.full ? Budget() : Budget(limit);
+  };
+  add(check_target(expected_, cluster_->server().recovered()));
+  progress_.begin("comparing with the backup's witness", 0);
+  if (witness_) {
+    add(check_witness(site_, *cluster_, *witness_));
+  } else {
+    add("rows and tables of the backup's witness", CheckOutcome::not_run,
+        "the backup was taken without a witness");
+  }
+  CountedTables counted;
+  add(check_tables(*cluster_, budget(reading_budget), counted, progress_));
+  if (witness_) {
+    add(check_emptied(counted, {{previous_name_, previous_ ? &*previous_ : nullptr},
+                                {"the backup's own witness", &*witness_}}));
+  }
+  add(check_checksums(*cluster_, budget(checksum_budget), request_.workers, progress_));
+  if (configuration_.drill.amcheck) {
+    add(check_structures(*cluster_, budget(structure_budget), request_.workers, progress_));
+  } else {
+    add("tables and indexes (amcheck)", CheckOutcome::switched_off, "by [drill] amcheck = \"off\"");
+  }
+  for (const DrillAssertion& assertion : configuration_.drill.assertions) {
+    add(check_assertion(*cluster_, assertion));
+  }
+  measure_rpo();
+}
+
+void DrillRun::start_api() {
+  progress_.begin("starting the staging API", 0);
+  add(check_staging_api(configuration_, cluster_->server().url(configuration_.drill.api_database),
+                        place_->path() / "api.log"));
+}
+
+/// The moment that was to be brought back, less what came back.
+void DrillRun::measure_rpo() {
+  const RecoveryTarget& target = plan_->target;
+  std::optional<base::Timestamp> wanted;
+  if (target.kind == RecoveryTarget::Kind::latest) wanted = evidence_.at;
+  if (target.kind == RecoveryTarget::Kind::time) wanted = target.time;
+  if (!wanted) {
+    evidence_.rpo_how = "this target is no moment in time";
+    return;
+  }
+  if (!configuration_.drill.heartbeat.empty()) {
+    const HeartbeatTable table = parse_heartbeat(configuration_.drill.heartbeat);
+    try {
+      const auto beat = last_beat(cluster_->server().connection(), table);
+      if (!beat) throw Error(Code::not_found, "its table is empty");
+      evidence_.rpo = std::max(base::Microseconds(0), *wanted - *beat);
+      evidence_.rpo_how = "since the last heartbeat";
+      add("heartbeat", CheckOutcome::passed, "the last one is of " + base::to_string(*beat));
+    } catch (const Error& error) {
+      if (error.code() == Code::interrupted) throw;
+      add(Checked{{"heartbeat", CheckOutcome::failed, "there is none in the restored cluster"},
+                  {error.message()}});
+      evidence_.rpo_how = "there is no heartbeat";
+    }
+    return;
+  }
+  const auto& last = cluster_->server().recovered().last_commit;
+  if (!last) {
+    evidence_.rpo_how = "no commit was replayed";
+    return;
+  }
+  evidence_.rpo = std::max(base::Microseconds(0), *wanted - *last);
+  evidence_.rpo_how = "since the last commit; the cluster may have been idle";
+}
+
+void DrillRun::measure() {
+  if (stopped_) return;
+  base::Microseconds sum{};
+  for (const EvidenceStep& each : evidence_.steps) sum += each.took;
+  evidence_.rto = sum;
+  if (evidence_.rto_objective) {
+    const bool holds = sum <= *evidence_.rto_objective;
+    add("RTO", holds ? CheckOutcome::passed : CheckOutcome::failed,
+        fmt::format("{}, where {} is promised", base::to_string_short(sum),
+                    base::to_string_short(*evidence_.rto_objective)));
+  }
+  // The time since the last commit of a cluster that may have been idle proves no loss.
+  if (evidence_.rpo_objective && evidence_.rpo && !configuration_.drill.heartbeat.empty()) {
+    const bool holds = *evidence_.rpo <= *evidence_.rpo_objective;
+    add("RPO", holds ? CheckOutcome::passed : CheckOutcome::failed,
+        fmt::format("{}, where {} is promised", base::to_string_short(*evidence_.rpo),
+                    base::to_string_short(*evidence_.rpo_objective)));
+  }
+}
+
+void DrillRun::teardown() {
+  progress_.begin("throwing it away", 0);
+  const auto begun = steady_clock::now();
+  const bool is_wanted = request_.keep || failed();
+  try {
+    if (cluster_) cluster_->stop();
+    if (place_) {
+      std::vector<std::string> spared;
+      if (is_wanted) spared = {"server.log", "api.log", "findings.txt"};
+      if (request_.keep) spared.insert(spared.end(), {"data", "tablespaces"});
+      if (is_wanted) {
+        std::string text;
+        for (const std::string& each : outcome_.details) text += each + "\n";
+        base::replace_file(place_->path() / "findings.txt", base::view(text));
+        outcome_.remains = place_->path();
+        fact("what stayed", place_->path().string());
+      }
+      place_->clear(spared);
+    }
+  } catch (const std::exception& error) {
+    add("teardown", CheckOutcome::failed, error.what());
+  }
+  evidence_.steps.push_back(
+      {"teardown", std::chrono::duration_cast<base::Microseconds>(steady_clock::now() - begun)});
+}
+
+void DrillRun::judge() {
+  std::string failures;
+  std::string not_run;
+  std::size_t passed = 0;
+  for (const EvidenceCheck& check : evidence_.checks) {
+    const auto append = [&](std::string& to) {
+      to += fmt::format("{}{}: {}", to.empty() ? "" : "; ", check.name, check.found);
+    };
+    if (check.outcome == CheckOutcome::failed) append(failures);
+    if (check.outcome == CheckOutcome::not_run) append(not_run);
+    if (check.outcome == CheckOutcome::passed) ++passed;
+  }
+  if (evidence_.scenario.empty()) evidence_.scenario = "loss of the cluster";
+  if (evidence_.backup_point.empty()) evidence_.backup_point = "none could be chosen";
+  if (!failures.empty()) {
+    evidence_.verdict = Verdict::fail;
+    evidence_.notes = failures;
+  } else if (!not_run.empty() || passed == 0) {
+    evidence_.verdict = Verdict::inconclusive;
+    evidence_.notes = not_run.empty() ? "nothing was checked" : "not run: " + not_run;
+  } else {
+    evidence_.verdict = Verdict::pass;
+    evidence_.notes =
+        fmt::format("{} checks passed; RPO {}, RTO {}", passed,
+                    evidence_.rpo ? base::to_string_short(*evidence_.rpo) : "not measured",
+                    evidence_.rto ? base::to_string_short(*evidence_.rto) : "not measured");
+  }
+}
+
+}  // namespace
+
+DrillOutcome run_drill(const Configuration& configuration, const std::string& cluster,
+                       const DrillRequest& request, base::Progress& progress) {
+  return DrillRun(configuration, cluster, request, progress).run();
+}
+
+}  // namespace holdfast::operations

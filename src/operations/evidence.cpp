@@ -1,0 +1,405 @@
+#include "operations/evidence.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "base/seal.h"
+#include "operations/evidence_text.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::fs::path;
+using json = nlohmann::ordered_json;
+
+constexpr const char* head_name = "head.json";
+constexpr const char* key_name = "signing-key.pub";
+constexpr const char* log_name = "drill-log.md";
+constexpr mode_t readable = 0644;
+constexpr std::string_view genesis =
+    "0000000000000000000000000000000000000000000000000000000000000000";
+constexpr std::string_view signature_begin = ",\n  \"signature\": \"";
+constexpr std::string_view signature_end = "\"\n}\n";
+
+std::string digest_of(std::string_view text) {
+  return base::to_hex(base::sha256(base::view(text)));
+}
+
+/// The signature is the last member, and covers every byte before it.
+std::string signed_text(const json& document, const base::SigningKey& key) {
+  std::string body = document.dump(2, ' ', false, json::error_handler_t::replace);
+  body.resize(body.rfind('}'));
+  while (body.back() == '\n' || body.back() == ' ') body.pop_back();
+  const std::string signature = base::to_hex(key.sign(base::view(body)));
+  return fmt::format("{}{}{}{}", body, signature_begin, signature, signature_end);
+}
+
+std::optional<json> checked_document(std::string_view text, const base::VerifyingKey& key) {
+  const std::size_t at = text.rfind(signature_begin);
+  if (at == std::string_view::npos || !text.ends_with(signature_end)) return std::nullopt;
+  std::string_view hex = text.substr(at + signature_begin.size());
+  hex.remove_suffix(signature_end.size());
+  try {
+    if (!key.verifies(base::view(text.substr(0, at)), base::from_hex(hex))) return std::nullopt;
+  } catch (const base::Error&) {
+    return std::nullopt;
+  }
+  return json::parse(text, nullptr, false);
+}
+
+json milliseconds(const std::optional<base::Microseconds>& duration) {
+  return duration ? json(duration->count() / 1000) : json();
+}
+
+std::optional<base::Microseconds> duration_of(const json& value) {
+  if (value.is_null()) return std::nullopt;
+  return std::chrono::milliseconds(value.get<std::int64_t>());
+}
+
+json to_json(const Evidence& evidence) {
+  json steps = json::array();
+  for (const EvidenceStep& step : evidence.steps) {
+    steps.push_back({{"name", step.name}, {"took_ms", step.took.count() / 1000}});
+  }
+  json checks = json::array();
+  for (const EvidenceCheck& check : evidence.checks) {
+    checks.push_back(
+        {{"name", check.name}, {"outcome", name_of(check.outcome)}, {"found", check.found}});
+  }
+  json facts = json::object();
+  for (const auto& [name, value] : evidence.facts) facts[name] = value;
+  return {{"kind", evidence.kind},
+          {"id", evidence.id},
+          {"at", base::to_iso(evidence.at)},
+          {"cluster", evidence.cluster},
+          {"verdict", name_of(evidence.verdict)},
+          {"scenario", evidence.scenario},
+          {"backup_point", evidence.backup_point},
+          {"environment", evidence.environment},
+          {"notes", evidence.notes},
+          {"completed_by", evidence.completed_by},
+          {"steps", steps},
+          {"rpo_ms", milliseconds(evidence.rpo)},
+          {"rpo_how", evidence.rpo_how},
+          {"rto_ms", milliseconds(evidence.rto)},
+          {"rpo_objective_ms", milliseconds(evidence.rpo_objective)},
+          {"rto_objective_ms", milliseconds(evidence.rto_objective)},
+          {"checks", checks},
+          {"facts", facts},
+          {"controls", evidence.controls}};
+}
+
+template <typename Named>
+Named named(const std::string& text, std::initializer_list<Named> all) {
+  for (const Named each : all) {
+    if (name_of(each) == text) return each;
+  }
+  base::fail(Code::corrupt, "a record says \"{}\", which means nothing", text);
+}
+
+Evidence evidence_of(const json& document) {
+  Evidence evidence;
+  document.at("kind").get_to(evidence.kind);
+  document.at("id").get_to(evidence.id);
+  evidence.at = base::from_iso(document.at("at").get<std::string>());
+  document.at("cluster").get_to(evidence.cluster);
+  evidence.verdict = named(document.at("verdict").get<std::string>(),
+                           {Verdict::pass, Verdict::fail, Verdict::inconclusive});
+  document.at("scenario").get_to(evidence.scenario);
+  document.at("backup_point").get_to(evidence.backup_point);
+  document.at("environment").get_to(evidence.environment);
+  document.at("notes").get_to(evidence.notes);
+  document.at("completed_by").get_to(evidence.completed_by);
+  for (const json& step : document.at("steps")) {
+    evidence.steps.push_back({step.at("name"), duration_of(step.at("took_ms")).value()});
+  }
+  for (const json& check : document.at("checks")) {
+    evidence.checks.push_back({check.at("name"),
+                               named(check.at("outcome").get<std::string>(),
+                                     {CheckOutcome::passed, CheckOutcome::failed,
+                                      CheckOutcome::not_run, CheckOutcome::switched_off}),
+                               check.at("found")});
+  }
+  evidence.rpo = duration_of(document.at("rpo_ms"));
+  document.at("rpo_how").get_to(evidence.rpo_how);
+  evidence.rto = duration_of(document.at("rto_ms"));
+  evidence.rpo_objective = duration_of(document.at("rpo_objective_ms"));
+  evidence.rto_objective = duration_of(document.at("rto_objective_ms"));
+  for (const auto& [name, value] : document.at("facts").items()) {
+    evidence.facts.emplace_back(name, value.get<std::string>());
+  }
+  document.at("controls").get_to(evidence.controls);
+  return evidence;
+}
+
+/// Held while a record is added.
+class Lock {
+ public:
+  explicit Lock(const path& directory)
+      : file_(base::open_file(directory / ".lock", O_RDWR | O_CREAT, readable)) {
+    while (::flock(file_.get(), LOCK_EX) != 0) {
+      if (errno != EINTR) base::fail_errno("lock \"" + directory.string() + "\"", errno);
+    }
+  }
+
+ private:
+  base::Fd file_;
+};
+
+struct Head {
+  std::uint64_t count = 0;
+  std::string last{genesis};
+};
+
+/// A reading of the directory, which notes what is wrong as it goes.
+class Reading {
+ public:
+  Reading(path directory, const base::VerifyingKey& key)
+      : directory_(std::move(directory)), key_(key) {}
+
+  EvidenceReport run() {
+    const auto names = base::directory_names(directory_);
+    for (const std::string& name : names.value_or(std::vector<std::string>{})) {
+      if (name.ends_with(".json") && name != head_name) read(name);
+    }
+    std::ranges::stable_sort(report_.records, {}, &EvidenceRecord::number);
+    look_for_strangers(names.value_or(std::vector<std::string>{}));
+    follow_chain();
+    look_at_head();
+    if (report_.records.empty()) problem("there is no record that can be relied on");
+    const auto log = base::read_file(directory_ / log_name);
+    if (!log || base::text(*log) != log_of(report_.records)) {
+      problem("{} is not the table of these records", log_name);
+    }
+    return std::move(report_);
+  }
+
+  const std::optional<Head>& head() const { return head_; }
+  /// Of any record that can be read, the highest number and its digest.
+  Head furthest() const {
+    return report_.records.empty()
+               ? Head{}
+               : Head{report_.records.back().number, report_.records.back().digest};
+  }
+  std::vector<EvidenceRecord> read_all() {
+    for (const auto& name :
+         base::directory_names(directory_).value_or(std::vector<std::string>{})) {
+      if (name.ends_with(".json") && name != head_name) read(name);
+    }
+    std::ranges::stable_sort(report_.records, {}, &EvidenceRecord::number);
+    read_head();
+    return report_.records;
+  }
+
+ private:
+  template <typename... Args>
+  void problem(fmt::format_string<Args...> format, Args&&... args) {
+    report_.problems.push_back(fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  void read(const std::string& name) {
+    const base::Bytes bytes = base::read_existing_file(directory_ / name);
+    const auto document = checked_document(base::text(bytes), key_);
+    if (!document || !document->is_object()) {
+      return problem("{} was changed, or was signed by another key", name);
+    }
+    try {
+      EvidenceRecord record;
+      document->at("number").get_to(record.number);
+      record.digest = digest_of(base::text(bytes));
+      record.evidence = evidence_of(*document);
+      if (record.evidence.id + ".json" != name) {
+        problem("{} is the record {} under another name", name, record.evidence.id);
+      }
+      const auto markdown = base::read_file(directory_ / (record.evidence.id + ".md"));
+      if (!markdown || digest_of(base::text(*markdown)) != document->at("markdown_sha256")) {
+        problem("{}.md is {}", record.evidence.id, markdown ? "not as it was written" : "missing");
+      }
+      previous_[record.digest] = document->at("previous_sha256").get<std::string>();
+      report_.records.push_back(std::move(record));
+    } catch (const std::exception& error) {
+      problem("{} cannot be understood: {}", name, error.what());
+    }
+  }
+
+  void look_for_strangers(const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
+      const bool is_json = base::fs::path(name).extension() == ".json";
+      if (name == log_name || name == "README.md" || is_json || !name.ends_with(".md")) continue;
+      const path partner = directory_ / (name.substr(0, name.size() - 3) + ".json");
+      if (!base::status_of(partner)) problem("{} has no .json beside it", name);
+    }
+  }
+
+  void follow_chain() {
+    Head before;
+    for (const EvidenceRecord& record : report_.records) {
+      if (record.number == before.count) {
+        problem("there are two records {}", record.number);
+      } else if (record.number != before.count + 1) {
+        problem("{} missing: the chain goes from {} to {}",
+                record.number == before.count + 2
+                    ? fmt::format("record {} is", before.count + 1)
+                    : fmt::format("records {} to {} are", before.count + 1, record.number - 1),
+                before.count, record.number);
+      } else if (previous_[record.digest] != before.last) {
+        problem("record {} ({}) does not follow on the record before it", record.number,
+                record.evidence.id);
+      }
+      before = {record.number, record.digest};
+    }
+  }
+
+  void read_head() {
+    const auto bytes = base::read_file(directory_ / head_name);
+    if (!bytes) return;
+    const auto document = checked_document(base::text(*bytes), key_);
+    if (!document || !document->contains("count") || !document->contains("last_sha256")) {
+      return problem("{} was changed, or was signed by another key", head_name);
+    }
+    head_ = Head{document->at("count").get<std::uint64_t>(),
+                 document->at("last_sha256").get<std::string>()};
+  }
+
+  void look_at_head() {
+    read_head();
+    const Head last = furthest();
+    if (!base::status_of(directory_ / head_name) && last.count > 0) {
+      problem("{} is missing", head_name);
+    }
+    if (!head_) return;
+    if (head_->count > last.count) {
+      problem("the newest records are missing: there were {}, and the last here is {}",
+              head_->count, last.count);
+    } else if (head_->count < last.count) {
+      report_.notes.push_back(
+          fmt::format("{} is older than the newest record: its writer was stopped; the next record "
+                      "mends it",
+                      head_name));
+    } else if (head_->last != last.last) {
+      problem("the newest record is not the one that {} names", head_name);
+    }
+  }
+
+  path directory_;
+  const base::VerifyingKey& key_;
+  EvidenceReport report_;
+  std::map<std::string, std::string> previous_;
+  std::optional<Head> head_;
+};
+
+}  // namespace
+
+std::string_view name_of(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::pass:
+      return "pass";
+    case Verdict::fail:
+      return "fail";
+    case Verdict::inconclusive:
+      return "inconclusive";
+  }
+  return "";
+}
+
+std::string_view name_of(CheckOutcome outcome) {
+  switch (outcome) {
+    case CheckOutcome::passed:
+      return "passed";
+    case CheckOutcome::failed:
+      return "failed";
+    case CheckOutcome::not_run:
+      return "not run";
+    case CheckOutcome::switched_off:
+      return "switched off";
+  }
+  return "";
+}
+
+const std::vector<std::string>& controls_of_drills() {
+  static const std::vector<std::string> controls = {
+      "SOC 2 A1.2",       "SOC 2 A1.3",       "ISO/IEC 27001:2022 A.8.13",
+      "NIST 800-53 CP-4", "NIST 800-53 CP-9", "NIST 800-53 CP-10"};
+  return controls;
+}
+
+std::string new_evidence_id(base::Timestamp at) {
+  std::string time = base::to_iso(at);  // 2026-11-23T15:01:37.000000Z
+  std::string clock = time.substr(11, 8);
+  std::erase(clock, ':');
+  return fmt::format("{}-{}Z-{}", time.substr(0, 10), clock, base::to_hex(base::random_bytes(2)));
+}
+
+void check_signer(const path& directory, const base::SigningKey& key) {
+  const auto there = base::read_file(directory / key_name);
+  if (!there || base::VerifyingKey(base::text(*there), (directory / key_name).string()) ==
+                    base::VerifyingKey(key.public_pem(), "the signing key")) {
+    return;
+  }
+  throw base::Error(Code::key,
+                    fmt::format("cannot add to the records in \"{}\": they were signed by another "
+                                "key",
+                                directory.string()),
+                    "set [drill] signing_key to that key's file; if it is lost, begin another "
+                    "directory ([drill] evidence) and keep this one");
+}
+
+EvidenceFiles add_evidence(const path& directory, const base::SigningKey& key,
+                           const Evidence& evidence) {
+  base::make_directories(directory, 0755);
+  const Lock lock(directory);
+  check_signer(directory, key);
+  const std::string pem = key.public_pem();
+  if (!base::status_of(directory / key_name)) {
+    base::replace_file(directory / key_name, base::view(pem), readable);
+  }
+  const base::VerifyingKey check(pem, "the signing key");
+  Reading reading(directory, check);
+  std::vector<EvidenceRecord> records = reading.read_all();
+  Head last = reading.furthest();
+  // What the head knows and the directory lacks was removed: the chain must go on to show that.
+  if (reading.head() && reading.head()->count > last.count) last = *reading.head();
+
+  EvidenceFiles files;
+  files.number = last.count + 1;
+  files.json = directory / (evidence.id + ".json");
+  files.markdown = directory / (evidence.id + ".md");
+  const std::string markdown = markdown_of(evidence, files.number, last.last);
+  json document = {{"number", files.number},
+                   {"previous_sha256", last.last},
+                   {"markdown_sha256", digest_of(markdown)}};
+  document.update(to_json(evidence));
+  const std::string text = signed_text(document, key);
+  base::replace_file(files.markdown, base::view(markdown), readable);
+  base::replace_file(files.json, base::view(text), readable);
+  const json head = {{"count", files.number}, {"last_sha256", digest_of(text)}};
+  base::replace_file(directory / head_name, base::view(signed_text(head, key)), readable);
+  records.push_back({files.number, digest_of(text), evidence});
+  base::replace_file(directory / log_name, base::view(log_of(records)), readable);
+  return files;
+}
+
+EvidenceReport verify_evidence(const path& directory, const base::VerifyingKey& key) {
+  return Reading(directory, key).run();
+}
+
+base::VerifyingKey key_beside(const path& directory) {
+  const auto pem = base::read_file(directory / key_name);
+  if (!pem) {
+    throw base::Error(Code::not_found,
+                      fmt::format("there is no {} in \"{}\"", key_name, directory.string()),
+                      "name the public key with --key; `holdfast drill` makes records");
+  }
+  return {base::text(*pem), (directory / key_name).string()};
+}
+
+}  // namespace holdfast::operations

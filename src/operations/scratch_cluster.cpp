@@ -1,0 +1,167 @@
+#include "operations/scratch_cluster.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <thread>
+
+#include "base/error.h"
+#include "mount/fuse_mount.h"
+#include "operations/instant_mount.h"
+#include "repository/backups.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using Path = base::fs::path;
+
+constexpr std::string_view prefix = "holdfast-scratch-";
+constexpr const char* lock_name = ".running";
+
+/// Ends a mount that may be there. What it made of tablespaces is in the place, too.
+void discard_mount(const Path& data_directory) {
+  const InstantPlace instant = instant_place(data_directory);
+  if (read_instant(instant)) unmount_instant(instant);
+}
+
+/// The lock of a place; nullopt if somebody else has it, or if it is not there.
+std::optional<base::Fd> lock_of(const Path& place, int flags) {
+  auto file = base::open_if_exists(place / lock_name, O_RDWR | flags);
+  if (!file || ::flock(file->get(), LOCK_EX | LOCK_NB) != 0) return std::nullopt;
+  return file;
+}
+
+}  // namespace
+
+ScratchPlace::ScratchPlace(const Path& parent, const std::string& name)
+    : path_(parent / fmt::format("{}{}", prefix, name)) {
+  base::make_directories(parent);
+  sweep(parent);
+  base::make_directories(path_, 0700);
+  lock_ = base::open_file(path_ / lock_name, O_RDWR | O_CREAT);
+  ::flock(lock_.get(), LOCK_EX | LOCK_NB);
+  const auto user = base::running_as_root() ? postgres::server_user() : std::nullopt;
+  if (user && ::chown(path_.c_str(), user->uid, user->gid) != 0) {
+    base::fail_errno(fmt::format("give \"{}\" to {}", path_.string(), user->name), errno);
+  }
+}
+
+void ScratchPlace::sweep(const Path& parent) {
+  for (const auto& name : base::directory_names(parent).value_or(std::vector<std::string>{})) {
+    if (!name.starts_with(prefix)) continue;
+    try {
+      const auto dead = lock_of(parent / name, 0);
+      if (!dead) continue;
+      discard_mount(parent / name / "data");
+      base::fs::remove_all(parent / name);
+      ++swept_;
+    } catch (const std::exception&) {
+      // Another user's: not ours to remove.
+    }
+  }
+}
+
+namespace {
+
+/// What fetches WAL ahead may still be at work for a moment, and add a file.
+void remove_all_of(const Path& path) {
+  for (int left = 100;; --left) {
+    std::error_code failed;
+    base::fs::remove_all(path, failed);
+    if (!failed) return;
+    if (left == 0 || failed != std::errc::directory_not_empty) {
+      base::fail_errno(fmt::format("remove \"{}\"", path.string()), failed.value());
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
+}  // namespace
+
+void ScratchPlace::clear(const std::vector<std::string>& spared) {
+  bool empty = true;
+  for (const auto& name : base::directory_names(path_).value_or(std::vector<std::string>{})) {
+    if (std::ranges::find(spared, name) != spared.end()) {
+      empty = false;
+    } else if (name != lock_name) {
+      remove_all_of(path_ / name);
+    }
+  }
+  // What has no lock file is not swept.
+  base::fs::remove(path_ / lock_name);
+  if (empty) base::fs::remove(path_);
+}
+
+ScratchCluster::ScratchCluster(const Site& site, RestorePlan plan, Path place)
+    : site_(site), plan_(std::move(plan)), place_(std::move(place)) {
+  map_ = repository::Backups(site.repository, plan_.backup.place).read_map(plan_.backup.id);
+}
+
+void ScratchCluster::check_space() const {
+  struct statvfs room {};
+  if (::statvfs(place_.c_str(), &room) != 0) {
+    base::fail_errno("find out how much room there is in \"" + place_.string() + "\"", errno);
+  }
+  const std::uint64_t free = std::uint64_t{room.f_bavail} * room.f_frsize;
+  // Some for WAL, and for what replay adds.
+  const std::uint64_t needed = plan_.backup.bytes + plan_.backup.bytes / 20 + (256 << 20);
+  if (free >= needed) return;
+  throw base::Error(
+      Code::no_space,
+      fmt::format("cannot bring backup {} back in \"{}\": it needs {}, and {} are free",
+                  plan_.backup.id.text, place_.string(), base::size_text(needed),
+                  base::size_text(free)),
+      "make room, or name another directory: [drill] directory");
+}
+
+void ScratchCluster::bring_back(const RestoreRequest& request, unsigned workers,
+                                base::Progress& progress) {
+  mounted_ = !mount::cannot_mount();
+  if (!mounted_) check_space();
+  RestoreOptions options;
+  options.instant = mounted_;
+  options.keeper = ::getpid();
+  options.directory = data_directory();
+  options.request = request;
+  options.request.backup = plan_.backup.id.text;
+  options.workers = workers;
+  options.durable = false;
+  // Where they were they may still be, and in use.
+  for (const repository::LinkedDirectory& link : map_.links) {
+    const std::string oid = link.path.substr(link.path.rfind('/') + 1);
+    options.tablespaces.push_back(
+        fmt::format("{}={}", oid, (place_ / "tablespaces" / oid).string()));
+  }
+  plan_ = restore(site_, options, progress).plan;
+}
+
+void ScratchCluster::start(const std::string& superuser, std::chrono::seconds limit) {
+  postgres::ScratchOptions options;
+  options.superuser = superuser;
+  options.place = place_;
+  options.log = log();
+  options.limit = limit;
+  server_.emplace(data_directory(), options);
+}
+
+void ScratchCluster::stop() {
+  if (server_) server_->stop();
+  server_.reset();
+  if (std::exchange(mounted_, false)) discard_mount(data_directory());
+}
+
+ScratchCluster::~ScratchCluster() {
+  try {
+    stop();
+  } catch (const std::exception&) {
+    // The mount ends with this process, and the next scratch place removes what is left.
+  }
+}
+
+}  // namespace holdfast::operations

@@ -1,0 +1,97 @@
+#include "postgres/amcheck.h"
+
+#include <random>
+
+#include "base/error.h"
+#include "postgres/connection.h"
+
+namespace holdfast::postgres {
+
+namespace {
+
+/// Where the extension is; its functions are found by no search path.
+std::string home(Session& session) {
+  return session.value(
+      "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace AS n ON n.oid = "
+      "extnamespace WHERE extname = 'amcheck'");
+}
+
+std::vector<std::string> check_table(Session& session, const CheckedRelation& table,
+                                     std::optional<std::uint64_t> blocks) {
+  std::string range;
+  if (blocks && table.pages > *blocks) {
+    static std::mt19937_64 numbers{std::random_device{}()};
+    std::uniform_int_distribution<std::uint64_t> any(0, table.pages - *blocks);
+    const std::uint64_t first = any(numbers);
+    range = fmt::format(", startblock => {}, endblock => {}", first, first + *blocks - 1);
+  }
+  std::vector<std::string> problems;
+  for (const Row& row : session.query(fmt::format(
+           "SELECT blkno, offnum, msg FROM {}.verify_heapam({}::oid, check_toast => true{}) "
+           "LIMIT 20",
+           home(session), table.oid, range))) {
+    problems.push_back(fmt::format("{}: block {}, row {}: {}", table.name, row.at(0).value_or("?"),
+                                   row.at(1).value_or("-"), row.at(2).value_or("")));
+  }
+  return problems;
+}
+
+}  // namespace
+
+bool install_amcheck(Session& session) {
+  if (session.value("SELECT count(*) FROM pg_extension WHERE extname = 'amcheck'") == "1") {
+    return true;
+  }
+  if (session.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'") == "0") {
+    return false;
+  }
+  session.run_script(
+      "CREATE SCHEMA holdfast_amcheck; CREATE EXTENSION amcheck SCHEMA holdfast_amcheck");
+  return true;
+}
+
+std::vector<CheckedRelation> checkable_relations(Session& session) {
+  std::vector<CheckedRelation> relations;
+  std::string sql =
+      "SELECT c.oid, format('%I.%I', n.nspname, c.relname), true, "
+      "coalesce((pg_relation_size(c.oid) + pg_relation_size(i.indrelid)) / 8192, 0) "
+      "FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+      "JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_am AS a ON a.oid = c.relam "
+      "WHERE a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p' "
+      "AND i.indisvalid AND i.indisready";
+  if (session.version_number() >= 140000) {
+    sql +=
+        " UNION ALL SELECT c.oid, format('%I.%I', n.nspname, c.relname), false, "
+        "coalesce(pg_relation_size(c.oid) / 8192, 0) "
+        "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p' "
+        "AND pg_relation_filenode(c.oid) IS NOT NULL";
+  }
+  for (const Row& row : session.query(sql)) {
+    relations.push_back({number<std::uint32_t>(row.at(0).value_or("")), row.at(1).value_or(""),
+                         row.at(2) == "t", number<std::uint64_t>(row.at(3).value_or(""))});
+  }
+  return relations;
+}
+
+std::vector<std::string> check_relation(Session& session, const CheckedRelation& relation,
+                                        bool thorough, std::optional<std::uint64_t> blocks) {
+  if (!relation.is_index) {
+    try {
+      return check_table(session, relation, blocks);
+    } catch (const base::Error& error) {
+      if (error.code() != base::Code::postgres) throw;
+      return {fmt::format("{}: {}", relation.name, error.message())};
+    }
+  }
+  try {
+    session.query(fmt::format("SELECT {}.bt_index_check({}::oid, {})", home(session), relation.oid,
+                              thorough));
+  } catch (const base::Error& error) {
+    if (error.code() != base::Code::postgres) throw;
+    return {fmt::format("{}: {}", relation.name, error.message())};
+  }
+  return {};
+}
+
+}  // namespace holdfast::postgres
