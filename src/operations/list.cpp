@@ -63,7 +63,10 @@ Listing list(const Site& site) {
     for (RecoveryWindow& window : windows) {
       if (window.ends_in_hole) {
         listing.warnings.push_back(
-            fmt::format("WAL is missing behind {}", postgres::to_string(window.to_lsn)));
+            fmt::format("{} {}",
+                        window.ends_in_break ? "the server was set back, and its WAL breaks, behind"
+                                             : "WAL is missing behind",
+                        postgres::to_string(window.to_lsn)));
       }
       listing.windows.push_back(std::move(window));
     }

@@ -20,6 +20,8 @@ struct RecoveryWindow {
   postgres::Lsn to_lsn;
   /// There is more WAL behind it, but something between is missing that was not expired.
   bool ends_in_hole = false;
+  /// Such a hole of no length: what follows is another life of the server (repository/gaps.h).
+  bool ends_in_break = false;
 };
 
 /// One system of a cluster: its backups and WAL.

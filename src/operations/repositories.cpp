@@ -222,6 +222,9 @@ std::size_t catch_up_wal(const Site& behind, const std::vector<const Site*>& oth
     std::set<std::string> missing;
     for (const Site* other : others) {
       const repository::WalArchive theirs(other->repository, backup.place);
+      for (const repository::Gap& gap : theirs.gaps().list().gaps) {
+        if (gap.is_break()) archive.gaps().record(gap);  // before anything behind it
+      }
       for (const std::string& history : theirs.histories()) {
         if (!archive.has(history)) copied += copy_file(archive, others, history) ? 1U : 0U;
       }
