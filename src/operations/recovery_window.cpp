@@ -89,4 +89,11 @@ std::string to_string(const RecoveryWindow& window) {
                                            : "");
 }
 
+std::string why_it_ends(const RecoveryWindow& window) {
+  return fmt::format(
+      "{} behind {}",
+      window.ends_in_break ? "the server was set back, and its WAL breaks," : "WAL is missing",
+      postgres::to_string(window.to_lsn));
+}
+
 }  // namespace holdfast::operations

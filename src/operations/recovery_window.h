@@ -48,5 +48,7 @@ std::vector<RecoveryWindow> recovery_windows(const SystemView& system,
 
 /// "from 2026-... (0/3000100) to 2026-... (0/9000000) on timeline 1": for people.
 std::string to_string(const RecoveryWindow& window);
+/// Of one that ends in a hole: "WAL is missing behind 0/9000000".
+std::string why_it_ends(const RecoveryWindow& window);
 
 }  // namespace holdfast::operations

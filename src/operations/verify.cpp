@@ -312,11 +312,7 @@ void SystemVerifier::check_timelines() {
   if (!history) return;
   for (RecoveryWindow& window : recovery_windows(system_, *history)) {
     if (window.ends_in_hole) {
-      report_.problems.push_back(
-          fmt::format("{} behind {}: the recovery window ends there",
-                      window.ends_in_break ? "the server was set back, and its WAL breaks,"
-                                           : "WAL is missing",
-                      postgres::to_string(window.to_lsn)));
+      report_.problems.push_back(why_it_ends(window) + ": the recovery window ends there");
     }
     report_.windows.push_back(std::move(window));
   }
