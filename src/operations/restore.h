@@ -22,8 +22,9 @@ struct RestoreOptions {
   std::vector<std::string> tablespaces;  ///< "OID=DIRECTORY" or "OLD-DIRECTORY=DIRECTORY"
   std::string action = "promote";        ///< at the target: promote, pause or shutdown
   bool delta = false;
-  /// If it fails, what was written stays for another try with `delta`.
-  bool keep_remains = false;
+  /// If given: when it fails, what it wrote stays for another try with `delta`, and the directories
+  /// that were empty before are added here. Tries that follow add theirs.
+  std::vector<base::fs::path>* remains = nullptr;
   unsigned workers = 1;
 };
 
@@ -34,6 +35,9 @@ struct RestoreOutcome {
   base::Microseconds duration{};
   std::vector<std::string> notes;
 };
+
+/// Removes all that is in these directories.
+void empty_directories(const std::vector<base::fs::path>& directories);
 
 RestoreOutcome restore(const Site& site, const RestoreOptions& options, base::Progress& progress);
 
