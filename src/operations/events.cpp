@@ -249,8 +249,10 @@ EventReport find_events(const Site& site, const EventsRequest& request) {
   report.until =
       request.until.empty() ? Timestamp::max() : moment_of(request.until, zone, report.warnings);
   if (report.until < report.since) {
-    base::fail(Code::usage, "cannot look back in time: {} is before {}",
-               base::to_string(report.until), base::to_string(report.since));
+    throw Error(Code::usage,
+                fmt::format("cannot look back in time: {} is before {}",
+                            base::to_string(report.until), base::to_string(report.since)),
+                "--until must be later than --since; a duration counts back from now");
   }
   Archive archive(system, history, report.warnings);
   if (archive.empty()) base::fail(Code::not_found, "cannot tell what happened: there is no WAL");
