@@ -13,15 +13,7 @@ namespace {
 constexpr std::array<std::uint64_t, 9> edges{
     0, 1, 127, 128, 16383, 16384, 0xffffffff, std::uint64_t{1} << 63, ~std::uint64_t{0}};
 
-Code code_of(auto&& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Code::internal;
-}
+using testing::code_of;
 
 TEST(Hex, reads_back_what_it_wrote) {
   const Bytes bytes = testing::Random(1).bytes(64);

@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "base/error.h"
+#include "base/testing.h"
 
 namespace holdfast::base {
 namespace {
@@ -16,15 +17,7 @@ class FileTest : public ::testing::Test {
   TemporaryDirectory directory_{"file"};
 };
 
-Code code_of(auto&& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Code::internal;
-}
+using testing::code_of;
 
 TEST_F(FileTest, reads_back_what_it_replaced) {
   replace_file(path("a"), view("first"));

@@ -1,6 +1,9 @@
 #pragma once
 
-// For tests only: random numbers that are the same in every run, and damage made with them.
+// For tests only: random numbers that are the same in every run, and damage made with them; which
+// Error was thrown.
+
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
@@ -8,8 +11,20 @@
 #include <string>
 
 #include "base/bytes.h"
+#include "base/error.h"
 
 namespace holdfast::base::testing {
+
+/// The code of the Error that `action` throws; a failure of the test if it throws none.
+inline Code code_of(auto&& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return Code::internal;
+}
 
 /// Pseudo-random numbers from a fixed seed (splitmix64).
 class Random {

@@ -83,10 +83,18 @@ void add_backup(CLI::App& app, Invocation& invocation) {
       {"content", operations::BackupRequest::Compare::content},
       {"nothing", operations::BackupRequest::Compare::nothing}};
   command
-      ->add_option("--compare", request->compare,
-                   "How to find what changed since the previous backup: auto, wal, summaries, "
-                   "pages (their LSN), content (their hash), or nothing: store everything again")
-      ->transform(CLI::Transformer(ways))
+      ->add_option_function<std::string>(
+          "--compare",
+          [request, ways](const std::string& way) {
+            const auto found = ways.find(way);
+            if (found == ways.end()) {
+              throw base::Error(Code::usage, fmt::format("cannot compare by \"{}\"", way),
+                                "use auto, wal, summaries, pages, content or nothing");
+            }
+            request->compare = found->second;
+          },
+          "How to find what changed since the previous backup: auto, wal, summaries, "
+          "pages (their LSN), content (their hash), or nothing: store everything again")
       ->type_name("HOW");
   command->add_option("--label", request->label, "What PostgreSQL shall call the backup")
       ->type_name("TEXT");

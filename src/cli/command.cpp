@@ -278,11 +278,13 @@ int run(int argc, char** argv) {
     return app.exit(done);  // --help, --version
   } catch (const CLI::ParseError& wrong) {
     const std::vector<std::string> unknown = app.remaining();
-    print_error(invocation,
-                Error(Code::usage,
-                      unknown.empty() ? std::string(wrong.what())
-                                      : fmt::format("cannot understand \"{}\"", unknown.front()),
-                      "see `holdfast --help`"));
+    std::string what = wrong.what();
+    constexpr std::string_view no_such_value = "Could not convert: ";
+    if (what.starts_with(no_such_value)) {
+      what = "cannot understand " + what.substr(no_such_value.size());
+    }
+    if (!unknown.empty()) what = fmt::format("cannot understand \"{}\"", unknown.front());
+    print_error(invocation, Error(Code::usage, what, "see `holdfast --help`"));
     return failure(argc, argv, Code::usage);
   } catch (const Error& error) {
     print_error(invocation, error);

@@ -5,46 +5,26 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/findings.h"
 
 namespace holdfast::cli {
 
 namespace {
 
 using base::Code;
-using Level = operations::Finding::Level;
-
-std::string_view name_of(Level level) {
-  switch (level) {
-    case Level::good:
-      return "ok";
-    case Level::warning:
-      return "warning";
-    case Level::bad:
-      return "BAD";
-  }
-  return "";
-}
 
 void doctor(Invocation& invocation, bool fix) {
   const operations::Configuration configuration = invocation.configuration();
   const operations::Diagnosis diagnosis =
       operations::diagnose(configuration, invocation.cluster, fix);
-  if (!diagnosis.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
+  if (!diagnosis.findings.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
   if (invocation.json) {
-    nlohmann::json findings = nlohmann::json::array();
-    for (const operations::Finding& each : diagnosis.findings) {
-      findings.push_back(
-          {{"level", name_of(each.level)}, {"what", each.what}, {"remedy", each.remedy}});
-    }
-    return print_json(invocation, {{"ok", diagnosis.ok()},
-                                   {"findings", findings},
+    return print_json(invocation, {{"ok", diagnosis.findings.ok()},
+                                   {"findings", findings_json(diagnosis.findings)},
                                    {"fixed", diagnosis.fixed},
                                    {"restart_needed", diagnosis.restart_needed}});
   }
-  for (const operations::Finding& each : diagnosis.findings) {
-    std::cout << fmt::format("{:<8} {}\n", name_of(each.level), each.what);
-    if (!each.remedy.empty()) std::cout << fmt::format("{:<8} {}\n", "", "-> " + each.remedy);
-  }
+  print_findings(diagnosis.findings);
   for (const std::string& each : diagnosis.fixed) std::cout << "fixed    " << each << "\n";
   if (diagnosis.restart_needed)
     std::cout << "The server must be restarted for this to take effect.\n";

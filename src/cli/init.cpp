@@ -38,14 +38,16 @@ void ask(std::string& value, const std::string& question, const std::string& by_
   std::getline(std::cin, value);
 }
 
-void print(const operations::InitOutcome& outcome) {
+void print(const operations::InitOutcome& outcome, bool agentless) {
   const auto say = [](const std::string& line) { std::cout << line << "\n"; };
   if (outcome.made_key_file) say("Made key file " + outcome.key_file);
   if (outcome.made_repository) say("Made the repository");
   if (outcome.registered) say("Registered system " + outcome.system_id);
   if (outcome.wrote_configuration) say("Wrote " + outcome.configuration.string());
   if (!outcome.recovery_kit.empty()) say("\n" + outcome.recovery_kit);
-  if (outcome.made_repository) {
+  if (outcome.made_repository && agentless) {
+    say("Next: `holdfast backup` takes a backup, `holdfast wal receive` (a service) brings WAL.");
+  } else if (outcome.made_repository) {
     say("Next: `holdfast doctor --fix` sets up WAL archiving, `holdfast backup` takes a backup.");
   } else if (!outcome.registered && !outcome.wrote_configuration) {
     say("Everything was there already.");
@@ -72,7 +74,7 @@ void init(Invocation& invocation, Options& options) {
   }
   const operations::InitOutcome outcome = operations::initialize(request);
   for (const std::string& note : outcome.notes) print_warning(note);
-  if (!invocation.json) return print(outcome);
+  if (!invocation.json) return print(outcome, options.agentless);
   print_json(invocation, {{"configuration", outcome.configuration.string()},
                           {"wrote_configuration", outcome.wrote_configuration},
                           {"made_repository", outcome.made_repository},

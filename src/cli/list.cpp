@@ -63,7 +63,8 @@ json to_json(const operations::Listing& listing) {
                        {"from_lsn", postgres::to_string(window.from_lsn)},
                        {"to", base::to_iso(window.to)},
                        {"to_lsn", postgres::to_string(window.to_lsn)},
-                       {"ends_in_hole", window.ends_in_hole}});
+                       {"ends_in_hole", window.ends_in_hole},
+                       {"ends_in_break", window.ends_in_break}});
   }
   json timelines = json::array();
   for (const operations::ListedTimeline& timeline : listing.timelines) {
@@ -80,6 +81,7 @@ json to_json(const operations::Listing& listing) {
     gaps.push_back({{"timeline", gap.timeline},
                     {"from_lsn", postgres::to_string(postgres::Lsn{gap.from})},
                     {"to_lsn", postgres::to_string(postgres::Lsn{gap.to})},
+                    {"is_break", gap.is_break()},
                     {"found", base::to_iso(gap.found)},
                     {"why", gap.why}});
   }
@@ -109,9 +111,14 @@ void print(const operations::Listing& listing) {
     std::cout << "\nRecovery window " << operations::to_string(window) << "\n";
   }
   for (const repository::Gap& gap : listing.gaps) {
-    std::cout << fmt::format("\nGAP  WAL from {} to {} of timeline {} is lost: {} (found {})\n",
-                             postgres::to_string(postgres::Lsn{gap.from}),
-                             postgres::to_string(postgres::Lsn{gap.to}), gap.timeline, gap.why,
+    const std::string from = postgres::to_string(postgres::Lsn{gap.from});
+    const std::string what =
+        gap.is_break()
+            ? fmt::format("BREAK  WAL of timeline {} from {} on does not continue what is before",
+                          gap.timeline, from)
+            : fmt::format("GAP  WAL from {} to {} of timeline {} is lost", from,
+                          postgres::to_string(postgres::Lsn{gap.to}), gap.timeline);
+    std::cout << fmt::format("\n{}: {} (found {})\n", what, gap.why,
                              base::to_string(std::chrono::floor<std::chrono::seconds>(gap.found)));
   }
 }

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/findings.h"
 #include "operations/repositories.h"
 
 namespace holdfast::cli {
@@ -12,19 +13,6 @@ namespace {
 
 using base::Code;
 using nlohmann::json;
-using Level = operations::Finding::Level;
-
-std::string_view name_of(Level level) {
-  switch (level) {
-    case Level::good:
-      return "ok";
-    case Level::warning:
-      return "warning";
-    case Level::bad:
-      return "BAD";
-  }
-  return "";
-}
 
 json seconds(const std::optional<base::Microseconds>& duration) {
   if (!duration) return nullptr;
@@ -32,11 +20,6 @@ json seconds(const std::optional<base::Microseconds>& duration) {
 }
 
 json to_json(const operations::StatusReport& report) {
-  json findings = json::array();
-  for (const operations::Finding& each : report.findings) {
-    findings.push_back(
-        {{"level", name_of(each.level)}, {"what", each.what}, {"remedy", each.remedy}});
-  }
   json slots = json::array();
   for (const operations::SlotState& slot : report.slots) {
     slots.push_back({{"name", slot.name},
@@ -51,7 +34,10 @@ json to_json(const operations::StatusReport& report) {
               {"durable_lsn", postgres::to_string(risk.durable_end)}};
   rpo["last_commit"] = risk.last_commit ? json(base::to_iso(*risk.last_commit)) : json();
   rpo["server_lsn"] = risk.server_end ? json(postgres::to_string(*risk.server_end)) : json();
-  json document = {{"ok", report.ok()}, {"rpo", rpo}, {"slots", slots}, {"findings", findings}};
+  json document = {{"ok", report.findings.ok()},
+                   {"rpo", rpo},
+                   {"slots", slots},
+                   {"findings", findings_json(report.findings)}};
   document["newest_good_backup"] = nullptr;
   if (report.newest_good) {
     document["newest_good_backup"] = {{"id", report.newest_good->id.text},
@@ -72,10 +58,7 @@ void print(const operations::StatusReport& report) {
                            duration_text(report.rpo_objective, "none"),
                            duration_text(report.risk.age, "not measured"), report.risk.how);
   std::cout << "\n";
-  for (const operations::Finding& each : report.findings) {
-    std::cout << fmt::format("{:<8} {}\n", name_of(each.level), each.what);
-    if (!each.remedy.empty()) std::cout << fmt::format("{:<8} -> {}\n", "", each.remedy);
-  }
+  print_findings(report.findings);
   for (const operations::SlotState& slot : report.slots) {
     std::cout << fmt::format(
         "slot     {}: {}, {}{}\n", slot.name, slot.active ? "in use" : "idle",
@@ -93,7 +76,7 @@ void status(Invocation& invocation) {
   operations::find_those_behind(reports);
   auto report = reports.begin();
   for_each_repository(invocation, [&](const operations::Configuration&) {
-    if (!report->ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
+    if (!report->findings.ok()) invocation.exit_status = base::info(Code::check_failed).exit_status;
     if (invocation.json) {
       print_json(invocation, to_json(*report));
     } else {

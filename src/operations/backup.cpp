@@ -15,6 +15,7 @@
 #include "operations/catalog_names.h"
 #include "operations/changed_since.h"
 #include "operations/copy_files.h"
+#include "operations/set_back.h"
 #include "operations/source.h"
 #include "operations/sparse_packs.h"
 #include "operations/stream_backup.h"
@@ -52,6 +53,7 @@ class Run {
   BackupInfo take() {
     try {
       begin();
+      check_history();
       compare();
       copy();
       end();
@@ -69,6 +71,7 @@ class Run {
  private:
   using Compare = BackupRequest::Compare;
   void begin();
+  void check_history();
   void compare();
   bool compare_by_list(Compare by);
   void copy();
@@ -105,6 +108,7 @@ class Run {
   CopyResult copied_;
   repository::BackupMap map_;
   Witness witness_;
+  std::optional<postgres::Lsn> break_;  ///< the server was set back, and its WAL begins here
   std::optional<Baseline> baseline_;
   ChangesSince changes_;
   std::set<repository::PackId> emptied_;
@@ -176,12 +180,33 @@ void Run::begin() {
   }
 }
 
+/// Does the server write the WAL that the archive has of it (U4)?
+void Run::check_history() {
+  refuse_earlier_life(source_, archive_, info_.start, [&] { return session_.current_lsn(); });
+  if (streamed_) return;  // its pg_wal cannot be read; what is stored will be compared
+  const base::fs::path& directory = site_.cluster.data_directory;
+  const auto history = server_history(directory, archive_, source_.control.timeline);
+  if (!history) return;
+  postgres::Lsn known = info_.start;
+  for (const BackupInfo& each : read_catalog(site_).backups) {  // the newest last
+    if (each.place.system_id != source_.place.system_id) continue;
+    if (history->contains(each.timeline)) known = std::min(each.stop, info_.start);
+  }
+  break_ = find_break(directory, archive_, *history, info_.segment_size, known, info_.start);
+  if (!break_) return;
+  progress_.warn(
+      "the server has other WAL than was archived: its storage was set back to an "
+      "earlier state; no backup before this one can be brought further than {}",
+      postgres::to_string(*break_));
+}
+
 /// Decides with what this backup is compared, and how.
 void Run::compare() {
   if (request_.compare == Compare::nothing) return;
   progress_.begin("finding out what has changed", 0);
   baseline_ = find_baseline(site_, source_, info_.start, session_.current_lsn());
   if (!baseline_) return;
+  if (break_) baseline_->distrust = "the server has other WAL than was archived";
   info_.compared_with = baseline_->backup.id.text;
   comparison_.baseline = &*baseline_;
   std::map<repository::PackId, std::uint64_t> packs;
@@ -373,8 +398,10 @@ void Run::store_wal_file(const std::string& name) {
   const base::fs::path file = site_.cluster.data_directory / "pg_wal" / name;
   const auto give_up = std::chrono::steady_clock::now() + patience();
   bool said = false;
-  while (!archive_.has(name)) {
+  for (;;) {
     const bool complete = is_complete(name);
+    // What was archived already is compared: it may be of another life of the server.
+    if (archive_.has(name) && !(complete && base::status_of(file))) return;
     if (!complete && !std::exchange(said, true)) {
       progress_.warn("waiting up to {} s for the primary to end WAL segment {}", patience().count(),
                      name);
@@ -385,7 +412,7 @@ void Run::store_wal_file(const std::string& name) {
         return;
       } catch (const Error&) {
         // The server may have recycled it while we read; then somebody archived it before.
-        if (base::status_of(file) && !archive_.has(name)) throw;
+        if (base::status_of(file)) throw;
       }
     }
     base::stop_if_interrupted();
@@ -407,6 +434,11 @@ void Run::store_wal_file(const std::string& name) {
 
 void Run::store_wal() {
   progress_.begin("storing the WAL that it needs", 0);
+  // Before anything is stored behind it (INV-7).
+  if (break_) {
+    archive_.gaps().record({source_.control.timeline.value, break_->value, break_->value,
+                            base::now(), "the storage of the server was set back"});
+  }
   const postgres::SegmentSize size = info_.segment_size;
   const auto first = postgres::segment_at(info_.timeline, info_.start, size);
   const auto last = postgres::segment_at(info_.timeline, {info_.stop.value - 1}, size);

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "operations/wal_coverage.h"
+#include "operations/set_back.h"
 #include "postgres/wal_segment.h"
 
 namespace holdfast::operations {
@@ -15,35 +15,6 @@ using base::Error;
 using postgres::Lsn;
 using postgres::Timeline;
 using postgres::TimelineHistory;
-
-/// The history that the server is on: what it has itself counts, not what the repository thinks of
-/// that timeline's number (U3). nullopt if the two differ, or there is none.
-std::optional<TimelineHistory> current_history(const base::fs::path& data_directory,
-                                               const repository::WalArchive& archive,
-                                               Timeline timeline) {
-  if (timeline.value == 1) return TimelineHistory(timeline);
-  const std::string name = postgres::history_file_name(timeline);
-  const auto local =
-      data_directory.empty() ? std::nullopt : base::read_file(data_directory / "pg_wal" / name);
-  const auto archived = archive.get(name);
-  if (local && archived && *local != *archived) return std::nullopt;
-  const auto& found = local ? local : archived;
-  if (!found) return std::nullopt;
-  return TimelineHistory(timeline, base::text(*found));
-}
-
-/// Storage that was rolled back has the same system and timeline, but other WAL (U4).
-bool has_other_wal(const base::fs::path& data_directory, const repository::WalArchive& archive,
-                   const BackupInfo& backup) {
-  const auto segment =
-      postgres::segment_at(backup.timeline, {backup.stop.value - 1}, backup.segment_size);
-  const std::string name = postgres::file_name(segment, backup.segment_size);
-  if (data_directory.empty()) return false;
-  const auto local = base::read_file(data_directory / "pg_wal" / name);
-  if (!local) return false;
-  const auto archived = archive.get(name);
-  return archived && *local != *archived;
-}
 
 bool archive_is_ahead(const repository::WalArchive& archive, const Source& source, Lsn insert) {
   const postgres::SegmentSize size = source.control.wal_segment_size;
@@ -68,8 +39,8 @@ std::string find_distrust(const Site& site, const repository::WalArchive& archiv
   if (backup.catalog_version != source.control.catalog_version) {
     return "the server was upgraded since";
   }
-  const base::fs::path& directory = site.cluster.data_directory;
-  const auto history = current_history(directory, archive, source.control.timeline);
+  const auto history =
+      server_history(site.cluster.data_directory, archive, source.control.timeline);
   if (!history) return "the history of the server's timeline is not known";
   baseline.history = *history;
   if (!history->passes(backup.timeline, backup.stop)) {
@@ -82,8 +53,6 @@ std::string find_distrust(const Site& site, const repository::WalArchive& archiv
   if (!source.standby && archive_is_ahead(archive, source, insert)) {
     return "the repository has later WAL than the server";
   }
-  if (has_other_wal(directory, archive, backup))
-    return "the server has other WAL than was archived";
   return {};
 }
 

@@ -34,6 +34,13 @@ std::string joined(const std::set<std::string_view>& names) {
   return text;
 }
 
+/// Of clusters or repositories.
+std::set<std::string_view> names_of(const auto& sections) {
+  std::set<std::string_view> names;
+  for (const auto& each : sections) names.insert(each.name);
+  return names;
+}
+
 /// One table of the file: every key must be asked for, or it is unknown.
 class Section {
  public:
@@ -270,7 +277,7 @@ WalConfiguration read_wal(const base::fs::path& path, const toml::table& table) 
   Section section(path, table, "wal");
   WalConfiguration wal;
   const std::string slot = section.text("slot");
-  const std::string interval = section.text("slice_interval");
+  wal.slice_interval = section.duration("slice_interval").value_or(wal.slice_interval);
   wal.copies = static_cast<std::uint32_t>(section.count("copies").value_or(1));
   section.refuse_other_keys();
   if (!slot.empty()) wal.slot = slot;
@@ -281,13 +288,17 @@ WalConfiguration read_wal(const base::fs::path& path, const toml::table& table) 
     refuse(path, section.where(), fmt::format("\"{}\" cannot be the name of a slot", slot),
            "use lower-case letters, digits and \"_\"");
   }
-  if (interval.empty()) return wal;
-  try {
-    wal.slice_interval = base::parse_duration(interval);
-  } catch (const Error& error) {
-    refuse(path, section.where(), error.message(), error.hint());
-  }
   return wal;
+}
+
+/// However often a path says "/" or "." on its way.
+bool same_place(std::string_view one, std::string_view other) {
+  const auto normal = [](std::string_view url) {
+    std::string text = base::fs::path(url).lexically_normal().string();
+    while (text.ends_with('/')) text.pop_back();
+    return text;
+  };
+  return normal(one) == normal(other);
 }
 
 void refuse_unknown_sections(const base::fs::path& path, const toml::table& root) {
@@ -315,8 +326,8 @@ const ClusterConfiguration& Configuration::cluster(const std::string& name) cons
   for (const ClusterConfiguration& each : clusters) {
     if (each.name == name) return each;
   }
-  throw Error(Code::not_found,
-              fmt::format("cannot find cluster \"{}\" in {}", name, path.string()));
+  throw Error(Code::not_found, fmt::format("cannot find cluster \"{}\" in {}", name, path.string()),
+              "it has: " + joined(names_of(clusters)));
 }
 
 const RepositoryConfiguration& Configuration::repository() const {
@@ -325,7 +336,13 @@ const RepositoryConfiguration& Configuration::repository() const {
 
 base::fs::path find_configuration(const std::string& given) {
   const auto must_exist = [](const std::string& path, std::string_view source) {
-    if (base::status_of(path)) return base::fs::absolute(path);
+    const auto status = base::status_of(path);
+    if (status && S_ISDIR(status->st_mode)) {
+      throw Error(Code::configuration,
+                  fmt::format("cannot read \"{}\" ({}): it is a directory", path, source),
+                  "name the file: " + (base::fs::path(path) / "holdfast.toml").string());
+    }
+    if (status) return base::fs::absolute(path);
     throw Error(Code::configuration,
                 fmt::format("could not read \"{}\" ({}): there is no such file", path, source),
                 "create it with `holdfast init`");
@@ -381,7 +398,14 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
     configuration.clusters.push_back(read_cluster(path, name, table));
   });
   each_table("repository", [&](const std::string& name, const toml::table& table) {
-    configuration.repositories.push_back(read_repository(path, name, table));
+    RepositoryConfiguration repository = read_repository(path, name, table);
+    for (const RepositoryConfiguration& other : configuration.repositories) {
+      if (!same_place(repository.url, other.url)) continue;
+      refuse(path, table.source(),
+             fmt::format("[repository.{}] is the same place as [repository.{}]", name, other.name),
+             "a second copy of everything must be somewhere else");
+    }
+    configuration.repositories.push_back(std::move(repository));
   });
   if (const toml::table* keep = root.get_as<toml::table>("keep")) {
     configuration.keep = read_keep(path, *keep);
@@ -394,8 +418,9 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   if (configuration.wal.copies > configuration.repositories.size()) {
     throw Error(
         Code::configuration,
-        fmt::format("{}: [wal] wants {} copies, but there are only {} repositories", path.string(),
-                    configuration.wal.copies, configuration.repositories.size()));
+        fmt::format("{}: [wal] wants {} copies, but the number of repositories is {}",
+                    path.string(), configuration.wal.copies, configuration.repositories.size()),
+        "add a [repository.NAME], or ask for fewer copies");
   }
   return configuration;
 }

@@ -10,12 +10,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <unordered_map>
 
 #include "base/error.h"
 #include "base/workers.h"
 #include "operations/read_pages.h"
 #include "operations/shard_builder.h"
+#include "operations/store_pages.h"
 #include "postgres/page.h"
 
 namespace holdfast::operations {
@@ -24,7 +24,6 @@ namespace {
 
 using base::Bytes;
 using repository::FileEntry;
-using repository::frame_bytes;
 using repository::page_bytes;
 using repository::Run;
 
@@ -39,8 +38,6 @@ constexpr std::size_t read_bytes = 512 << 10;
 constexpr std::chrono::seconds check_interval(5);
 /// Of so many files that are said to be unchanged one page is looked at.
 constexpr std::uint64_t samples_one_in = 64;
-/// Files up to one frame are looked up by content; so many of them are remembered.
-constexpr std::size_t remembered_files = 200000;
 
 /// A file on its way through the queue.
 struct Item {
@@ -53,10 +50,8 @@ struct Item {
   std::size_t shard = 0;  ///< of the previous backup, where its path belongs
   bool unchanged = false;
   struct Part {
-    std::vector<Run> runs;
-    std::vector<std::uint64_t> hashes;
+    StoredPages pages;
     std::uint64_t size = 0;  ///< bytes that it had
-    bool stored = false;     ///< pages of it were stored by this backup
     DamagedFile damage;
   };
   std::vector<Part> parts;
@@ -95,28 +90,6 @@ class Owners {
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::string> names_;
 };
 
-/// Where small files are, by their content (keyed hash): equal ones are stored once.
-class KnownFiles {
- public:
-  std::optional<std::vector<Run>> find(const base::Hash128& hash) {
-    const std::lock_guard lock(mutex_);
-    const auto found = runs_.find(hash);
-    if (found == runs_.end()) return std::nullopt;
-    return found->second;
-  }
-  void remember(const base::Hash128& hash, const std::vector<Run>& runs) {
-    const std::lock_guard lock(mutex_);
-    if (runs_.size() < remembered_files) runs_.try_emplace(hash, runs);
-  }
-
- private:
-  struct Low {
-    std::size_t operator()(const base::Hash128& hash) const { return hash.low; }
-  };
-  std::mutex mutex_;
-  std::unordered_map<base::Hash128, std::vector<Run>, Low> runs_;
-};
-
 /// A piece of work: part `part` of a file.
 struct Piece {
   Item* item = nullptr;
@@ -131,7 +104,7 @@ class Copier {
         request_(request),
         progress_(progress),
         previous_files_(backups, previous_shards(request.compare)),
-        hashes_(repository, backups.place().directory()),
+        store_(repository, backups.place(), request.compare),
         shards_(backups, previous_shards(request.compare)),
         directory_(backups.place().directory()) {}
 
@@ -172,10 +145,7 @@ class Copier {
   void copy_part(const Piece& piece, repository::PackWriter& writer, Bytes& buffer);
   bool copy_range(const Piece& piece, FileComparison::Range range, PageJudge& judge,
                   repository::PackWriter& writer, Bytes& buffer, Item::Part& part);
-  void take_page(const Item& item, base::View page, std::uint64_t number, PageJudge& judge,
-                 repository::PackWriter& writer, Item::Part& part) const;
   void check_sample(const Item& item) const;
-  std::uint64_t hash_of(base::View page) const;
   void finish(const Piece& piece, Item::Part part, repository::PackWriter& writer);
   void complete(Item& item, repository::PackWriter& writer) const;
   void pass_on_finished(std::unique_lock<std::mutex>& lock);
@@ -183,10 +153,9 @@ class Copier {
   const repository::Repository& repository_;
   const CopyRequest& request_;
   base::Progress& progress_;
-  KnownFiles known_;
   Owners owners_;
   PreviousFiles previous_files_;  // the walk's own
-  PageHashes hashes_;
+  PageStore store_;
 
   std::mutex mutex_;  // guards all below
   std::condition_variable_any changed_;
@@ -310,8 +279,8 @@ void Copier::copy(const Piece& piece, repository::PackWriter& writer, Bytes& buf
     const std::uint64_t end = std::min(begin + part_bytes, item.entry.size);
     if (piece.part == 0) check_sample(item);
     Item::Part part;
-    part.runs = repository::part_of(item.comparison->previous()->runs, begin / page_bytes,
-                                    repository::page_count(end - begin));
+    part.pages.runs = repository::part_of(item.comparison->previous()->runs, begin / page_bytes,
+                                          repository::page_count(end - begin));
     part.size = end - begin;
     progress_.add(part.size);
     return finish(piece, std::move(part), writer);
@@ -319,7 +288,7 @@ void Copier::copy(const Piece& piece, repository::PackWriter& writer, Bytes& buf
   open(item);
   if (item.vanished) {
     finish(piece, {}, writer);
-  } else if (item.entry.size <= frame_bytes && item.comparison->previous() == nullptr) {
+  } else if (PageStore::may_be_known(item.entry.size, *item.comparison)) {
     copy_small(item, writer, buffer);
   } else {
     copy_part(piece, writer, buffer);
@@ -348,24 +317,8 @@ void Copier::copy_small(Item& item, repository::PackWriter& writer, Bytes& buffe
   Item::Part part;
   buffer.resize(read_pages(*item.file, item.source, 0, buffer, part.damage));
   part.size = buffer.size();
-  const base::Hash128 hash = repository_.page_hash().hash128(buffer);
-  auto known = known_.find(hash);
   writer.begin_file({item.entry.path, buffer.size(), item.entry.mode, item.entry.owner});
-  PageJudge judge(*item.comparison, request_.compare, hashes_, 0);
-  for (std::size_t at = 0; at < buffer.size(); at += page_bytes) {
-    const base::View page =
-        base::View(buffer).subspan(at, std::min(page_bytes, buffer.size() - at));
-    if (!known) {
-      take_page(item, page, at / page_bytes, judge, writer, part);
-    } else if (item.comparison->keeps_hashes()) {
-      part.hashes.push_back(hash_of(page));
-    }
-  }
-  if (known) {
-    part.runs = *std::move(known);
-  } else {
-    known_.remember(hash, part.runs);
-  }
+  part.pages = store_.store_file(buffer, *item.comparison, writer);
   progress_.add(item.entry.size);
   finish({&item, 0}, std::move(part), writer);
 }
@@ -377,12 +330,12 @@ void Copier::copy_part(const Piece& piece, repository::PackWriter& writer, Bytes
   const std::uint64_t end_page = repository::page_count(end);
   writer.begin_file({item.entry.path, item.entry.size, item.entry.mode, item.entry.owner});
   Item::Part part;
-  PageJudge judge(*item.comparison, request_.compare, hashes_, begin / page_bytes);
+  PageJudge judge = store_.judge(*item.comparison, begin / page_bytes);
   const auto keep = [&](std::uint64_t first, std::uint64_t last) {
     if (first == last) return;
     for (const Run& run :
          repository::part_of(item.comparison->previous()->runs, first, last - first)) {
-      repository::append_run(part.runs, run);
+      repository::append_run(part.pages.runs, run);
     }
   };
   std::uint64_t next = begin / page_bytes;
@@ -408,10 +361,8 @@ bool Copier::copy_range(const Piece& piece, FileComparison::Range range, PageJud
   while (at < end) {
     buffer.resize(std::min<std::uint64_t>(read_bytes, end - at));
     const std::size_t size = read_pages(*item.file, item.source, at, buffer, part.damage);
-    for (std::size_t in = 0; in < size; in += page_bytes) {
-      const base::View page = base::View(buffer).subspan(in, std::min(page_bytes, size - in));
-      take_page(item, page, (at + in) / page_bytes, judge, writer, part);
-    }
+    store_.store(base::View(buffer).first(size), at / page_bytes, *item.comparison, judge, writer,
+                 part.pages);
     at += size;
     if (size < buffer.size()) {
       part.size = at - piece.part * part_bytes;
@@ -419,30 +370,6 @@ bool Copier::copy_range(const Piece& piece, FileComparison::Range range, PageJud
     }
   }
   return true;
-}
-
-void Copier::take_page(const Item& item, base::View page, std::uint64_t number, PageJudge& judge,
-                       repository::PackWriter& writer, Item::Part& part) const {
-  const bool keeps_hashes = item.comparison->keeps_hashes();
-  std::uint64_t hash = 0;
-  if (keeps_hashes || judge.needs_hash()) hash = hash_of(page);
-  if (keeps_hashes) part.hashes.push_back(hash);
-  if (page.size() == page_bytes && postgres::is_zero_page(page)) {
-    return repository::append_run(part.runs, {1, {}, {}});
-  }
-  if (const auto same = judge.same(number, page, hash)) {
-    return repository::append_run(part.runs, *same);
-  }
-  const auto place = writer.add(page, number);
-  repository::append_run(part.runs, {1, place.pack, place.slot});
-  part.stored = true;
-}
-
-std::uint64_t Copier::hash_of(base::View page) const {
-  if (page.size() == page_bytes) return repository_.page_hash().hash64(page);
-  Bytes whole = base::copy(page);
-  whole.resize(page_bytes);
-  return repository_.page_hash().hash64(whole);
 }
 
 void Copier::finish(const Piece& piece, Item::Part part, repository::PackWriter& writer) {
@@ -469,9 +396,8 @@ void Copier::complete(Item& item, repository::PackWriter& writer) const {
   std::uint64_t size = 0;
   bool stored = false;
   for (Item::Part& part : item.parts) {
-    for (const Run& run : part.runs) repository::append_run(entry.runs, run);
-    entry.hashes.insert(entry.hashes.end(), part.hashes.begin(), part.hashes.end());
-    stored = stored || part.stored;
+    part.pages.add_to(entry);
+    stored = stored || part.pages.any_new;
     item.damage.pages += part.damage.pages;
     item.damage.first.insert(item.damage.first.end(), part.damage.first.begin(),
                              part.damage.first.end());

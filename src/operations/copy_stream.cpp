@@ -11,6 +11,7 @@
 #include "base/workers.h"
 #include "operations/entry_sorter.h"
 #include "operations/shard_builder.h"
+#include "operations/store_pages.h"
 #include "postgres/page.h"
 
 namespace holdfast::operations {
@@ -23,15 +24,12 @@ using postgres::TarMember;
 using repository::FileEntry;
 using repository::frame_bytes;
 using repository::page_bytes;
-using repository::Run;
 
 /// Workers take pieces of this size: a part of a large file, or several small ones.
 constexpr std::size_t piece_bytes = 1 << 20;
 static_assert(piece_bytes % page_bytes == 0);
 constexpr std::size_t piece_parts = 1000;
 constexpr std::chrono::seconds check_interval(5);
-/// Files up to one frame are looked up by content; so many of them are remembered.
-constexpr std::size_t remembered_files = 200000;
 /// A damaged file is described by the first few pages.
 constexpr std::size_t first_pages_kept = 16;
 /// backup_label, tablespace_map, pg_control: larger ones are none.
@@ -43,12 +41,7 @@ struct Item {
   bool check_pages = false;
   std::uint32_t first_block = 0;  ///< number of its first page in the relation
   std::optional<FileComparison> comparison;
-  struct Stored {
-    std::vector<Run> runs;
-    std::vector<std::uint64_t> hashes;
-    bool stored = false;  ///< pages of it were stored by this backup
-  };
-  std::vector<Stored> parts;
+  std::vector<StoredPages> parts;
   std::size_t parts_left = 0;
   /// Pages whose checksums fail, with their LSNs: which of them count is known at the end.
   std::vector<std::pair<std::uint64_t, Lsn>> failed;
@@ -221,7 +214,7 @@ class StreamCopier {
         stream_(stream),
         request_(request),
         progress_(progress),
-        hashes_(repository, backups.place().directory()),
+        store_(repository, backups.place(), request.compare),
         queue_(request.workers + 2) {}
 
   CopiedStream run() {
@@ -243,13 +236,9 @@ class StreamCopier {
   void add_tablespace_directories(std::vector<repository::DirectoryEntry>& directories) const;
   void store(const std::stop_token& stop);
   void store_part(const Piece& piece, const Part& part, repository::PackWriter& writer);
-  Item::Stored store_pages(const Item& item, base::View bytes, std::uint64_t first_page,
-                           repository::PackWriter& writer);
-  std::uint64_t hash_of(base::View page) const;
-  std::vector<std::uint64_t> hashes_of(base::View bytes) const;
   void write_shards();
   void check_pages(Item& item, base::View bytes, std::uint64_t first_page);
-  void finish(Item& item, std::size_t part, Item::Stored stored, repository::PackWriter& writer);
+  void finish(Item& item, std::size_t part, StoredPages stored, repository::PackWriter& writer);
   void judge_damage();
 
   const repository::Repository& repository_;
@@ -257,11 +246,10 @@ class StreamCopier {
   postgres::BaseBackup& stream_;
   const CopyStreamRequest& request_;
   base::Progress& progress_;
-  PageHashes hashes_;
+  PageStore store_;
   Queue queue_;
 
-  std::mutex mutex_;                                 // guards all below
-  std::map<base::Hash128, std::vector<Run>> known_;  ///< small files by content: stored once
+  std::mutex mutex_;  // guards all below
   EntrySorter sorter_;
   std::map<std::string, std::vector<std::pair<std::uint64_t, Lsn>>> failed_;
   CopiedStream result_;
@@ -330,64 +318,15 @@ void StreamCopier::store_part(const Piece& piece, const Part& part,
   const base::View bytes = base::View(piece.bytes).subspan(part.at, part.size);
   const std::uint64_t first_page = part.index * (piece_bytes / page_bytes);
   if (item.check_pages) check_pages(item, bytes, first_page);
-  // A small file that the previous backup did not have may be equal to another one.
-  const bool is_new = item.entry.size <= frame_bytes && item.comparison->previous() == nullptr;
-  base::Hash128 hash;
-  std::optional<std::vector<Run>> known;
-  if (is_new) {
-    hash = repository_.page_hash().hash128(bytes);
-    const std::lock_guard lock(mutex_);
-    if (const auto found = known_.find(hash); found != known_.end()) known = found->second;
-  }
   writer.begin_file({item.entry.path, item.entry.size, item.entry.mode, item.entry.owner});
-  Item::Stored stored;
-  if (known) {
-    stored.runs = *std::move(known);
-    if (item.comparison->keeps_hashes()) stored.hashes = hashes_of(bytes);
+  StoredPages stored;
+  if (item.parts.size() == 1) {
+    stored = store_.store_file(bytes, *item.comparison, writer);
   } else {
-    stored = store_pages(item, bytes, first_page, writer);
-    const std::lock_guard lock(mutex_);
-    if (is_new && known_.size() < remembered_files) known_.try_emplace(hash, stored.runs);
+    PageJudge judge = store_.judge(*item.comparison, first_page);
+    store_.store(bytes, first_page, *item.comparison, judge, writer, stored);
   }
   finish(item, part.index, std::move(stored), writer);
-}
-
-std::uint64_t StreamCopier::hash_of(base::View page) const {
-  if (page.size() == page_bytes) return repository_.page_hash().hash64(page);
-  Bytes whole = base::copy(page);
-  whole.resize(page_bytes);
-  return repository_.page_hash().hash64(whole);
-}
-
-std::vector<std::uint64_t> StreamCopier::hashes_of(base::View bytes) const {
-  std::vector<std::uint64_t> hashes;
-  for (std::size_t at = 0; at < bytes.size(); at += page_bytes) {
-    hashes.push_back(hash_of(bytes.subspan(at, std::min(page_bytes, bytes.size() - at))));
-  }
-  return hashes;
-}
-
-Item::Stored StreamCopier::store_pages(const Item& item, base::View bytes, std::uint64_t first_page,
-                                       repository::PackWriter& writer) {
-  Item::Stored stored;
-  PageJudge judge(*item.comparison, request_.compare, hashes_, first_page);
-  const bool keeps_hashes = item.comparison->keeps_hashes();
-  for (std::size_t at = 0; at < bytes.size(); at += page_bytes) {
-    const base::View page = bytes.subspan(at, std::min(page_bytes, bytes.size() - at));
-    const std::uint64_t number = first_page + at / page_bytes;
-    const std::uint64_t hash = keeps_hashes || judge.needs_hash() ? hash_of(page) : 0;
-    if (keeps_hashes) stored.hashes.push_back(hash);
-    if (page.size() == page_bytes && postgres::is_zero_page(page)) {
-      repository::append_run(stored.runs, {1, {}, {}});
-    } else if (const auto same = judge.same(number, page, hash)) {
-      repository::append_run(stored.runs, *same);
-    } else {
-      const auto place = writer.add(page, number);
-      repository::append_run(stored.runs, {1, place.pack, place.slot});
-      stored.stored = true;
-    }
-  }
-  return stored;
 }
 
 /// A page that the server was just writing cannot be read again through a replication connection.
@@ -404,7 +343,7 @@ void StreamCopier::check_pages(Item& item, base::View bytes, std::uint64_t first
   }
 }
 
-void StreamCopier::finish(Item& item, std::size_t part, Item::Stored stored,
+void StreamCopier::finish(Item& item, std::size_t part, StoredPages stored,
                           repository::PackWriter& writer) {
   {
     const std::lock_guard lock(mutex_);
@@ -413,10 +352,9 @@ void StreamCopier::finish(Item& item, std::size_t part, Item::Stored stored,
   }
   FileEntry& entry = item.entry;
   bool is_stored = false;
-  for (const Item::Stored& each : item.parts) {
-    for (const Run& run : each.runs) repository::append_run(entry.runs, run);
-    entry.hashes.insert(entry.hashes.end(), each.hashes.begin(), each.hashes.end());
-    is_stored = is_stored || each.stored;
+  for (const StoredPages& each : item.parts) {
+    each.add_to(entry);
+    is_stored = is_stored || each.any_new;
   }
   // What no pack holds anew is described all the same, so that maps can be rebuilt from packs.
   const FileEntry* previous = item.comparison->previous();

@@ -21,7 +21,7 @@ namespace {
 using base::Error;
 using Level = Finding::Level;
 
-/// One look at everything. A look that fails is a finding, and the others go on.
+/// One look at everything.
 class Doctor {
  public:
   Doctor(const Configuration& configuration, const ClusterConfiguration& cluster, bool fix)
@@ -41,16 +41,11 @@ class Doctor {
 
  private:
   void note(Level level, std::string what, std::string remedy = {}) {
-    diagnosis_.findings.push_back({level, std::move(what), std::move(remedy)});
+    diagnosis_.findings.note(level, std::move(what), std::move(remedy));
   }
-
   template <typename Look>
   void attempt(const Look& look) {
-    try {
-      look();
-    } catch (const Error& error) {
-      note(Level::bad, error.message(), error.hint());
-    }
+    diagnosis_.findings.attempt(look);
   }
 
   void look_at_data_directory();
@@ -61,6 +56,7 @@ class Doctor {
   void look_at_server();
   void look_at_settings(postgres::Session& session);
   void look_at_archiving(postgres::Session& session, const std::string& mode, bool pushes);
+  bool is_received(postgres::Session& session);
   void look_at_archiver(postgres::Session& session);
   void want(postgres::Session& session, const std::string& name, const std::string& value,
             bool is_right, const std::string& why, bool needs_restart);
@@ -155,7 +151,12 @@ void Doctor::look_at_settings(postgres::Session& session) {
                       command.find("wal push") != std::string::npos;
   want(session, "full_page_writes", "on", session.setting("full_page_writes") == "on",
        "torn pages cannot be mended", false);
-  if (agentless()) {
+  // Either way is enough.
+  const bool archives = mode == "on" || mode == "always";
+  if (is_received(session) && !(archives && pushes)) {
+    note(Level::good, fmt::format("WAL is received through slot \"{}\"; archive_mode = {}",
+                                  configuration_.wal.slot, mode));
+  } else if (agentless()) {
     // What a command on another machine should look like is not ours to say.
     if (!pushes) {
       note(Level::warning, "the server's archive_command is not `holdfast wal push`",
@@ -167,9 +168,18 @@ void Doctor::look_at_settings(postgres::Session& session) {
   if (!diagnosis_.fixed.empty()) postgres::reload(session);
 }
 
+/// Does `wal receive` read from its slot just now?
+bool Doctor::is_received(postgres::Session& session) {
+  const auto slots = session.query("SELECT slot_name FROM pg_replication_slots WHERE active");
+  return std::ranges::any_of(
+      slots, [&](const postgres::Row& row) { return row[0] == configuration_.wal.slot; });
+}
+
 void Doctor::look_at_archiving(postgres::Session& session, const std::string& mode, bool pushes) {
   want(session, "archive_mode", "on", mode == "on" || mode == "always",
-       "no WAL is archived, so nothing after a backup can be restored", true);
+       "no WAL is archived, and `wal receive` does not run, so nothing after a backup can be "
+       "restored",
+       true);
   const std::string wanted = archive_command(configuration_, cluster_.name);
   want(session, "archive_command", wanted, pushes, "WAL does not come into the repository", false);
 }
@@ -215,19 +225,11 @@ void Doctor::look_at_backups(const Site& site) {
        fmt::format("newest backup {} of {}{}", newest.id.text, base::to_string(newest.stopped),
                    newest.is_damaged() ? " holds damaged pages" : ""));
   for (const SystemView& system : view_systems(site, catalog)) {
-    for (const RecoveryWindow& window : recovery_windows(system, system.history({}))) {
-      note(window.ends_in_hole ? Level::bad : Level::good, "recovery window " + to_string(window),
-           window.ends_in_hole ? "take a new backup" : "");
-    }
+    diagnosis_.findings.note_windows(recovery_windows(system, system.history({})));
   }
 }
 
 }  // namespace
-
-bool Diagnosis::ok() const {
-  return std::ranges::none_of(findings,
-                              [](const Finding& each) { return each.level == Level::bad; });
-}
 
 std::string archive_command(const Configuration& configuration, const std::string& cluster) {
   return fmt::format("{} --config {} wal push --cluster {} %p",

@@ -5,22 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "operations/catalog.h"
+#include "operations/findings.h"
 
 namespace holdfast::operations {
 
-struct Finding {
-  enum class Level { good, warning, bad };
-  Level level = Level::good;
-  std::string what;    ///< "archive_mode is off: no WAL is archived"
-  std::string remedy;  ///< the way out; empty if nothing is to be done
-};
-
 struct Diagnosis {
-  std::vector<Finding> findings;
+  Findings findings;
   std::vector<std::string> fixed;  ///< what --fix changed
   bool restart_needed = false;     ///< the server must be restarted for it
-  bool ok() const;
 };
 
 /// Looks at everything that backup, archiving and restore need. With `fix`, sets PostgreSQL's

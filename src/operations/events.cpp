@@ -80,18 +80,23 @@ class Archive {
       base::stop_if_interrupted();
       const std::uint64_t number = numbers_[at];
       const auto bytes = bytes_of(number);
-      const bool follows = reader && bytes && number == numbers_[at - 1] + 1;
+      const Lsn start{number * size.bytes};
+      const bool breaks = system_.coverage.breaks_at(history_, start);
+      const bool follows = reader && bytes && number == numbers_[at - 1] + 1 && !breaks;
       if (reader && !follows) {
         end_of_last = reader->end();
         reader.reset();
       }
       if (!bytes) continue;
       if (!reader) {
-        reader.emplace(Lsn{number * size.bytes}, size);
-        if (end_of_last) {
+        reader.emplace(start, size);
+        if (breaks) {
+          warnings_.push_back(fmt::format(
+              "the server was set back: WAL from {} on does not continue what is before",
+              to_string(start)));
+        } else if (end_of_last) {
           warnings_.push_back(fmt::format("there is no readable WAL from {} to {}",
-                                          to_string(*end_of_last),
-                                          to_string(Lsn{number * size.bytes})));
+                                          to_string(*end_of_last), to_string(start)));
         }
       }
       if (!reader->feed(*bytes, on_record)) {
@@ -244,8 +249,10 @@ EventReport find_events(const Site& site, const EventsRequest& request) {
   report.until =
       request.until.empty() ? Timestamp::max() : moment_of(request.until, zone, report.warnings);
   if (report.until < report.since) {
-    base::fail(Code::usage, "cannot look back in time: {} is before {}",
-               base::to_string(report.until), base::to_string(report.since));
+    throw Error(Code::usage,
+                fmt::format("cannot look back in time: {} is before {}",
+                            base::to_string(report.until), base::to_string(report.since)),
+                "--until must be later than --since; a duration counts back from now");
   }
   Archive archive(system, history, report.warnings);
   if (archive.empty()) base::fail(Code::not_found, "cannot tell what happened: there is no WAL");

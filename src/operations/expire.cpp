@@ -90,12 +90,11 @@ class SystemPlanner {
   }
 
   void plan_objects() {
-    std::set<std::string> live;
-    std::set<std::string> graced;
-    const auto add = [&](std::set<std::string>& names, const BackupId& id) {
+    ObjectSet live;
+    ObjectSet graced;
+    const auto add = [&](ObjectSet& objects, const BackupId& id) {
       const auto found = system_.references.find(id);
-      if (found != system_.references.end())
-        names.insert(found->second.begin(), found->second.end());
+      if (found != system_.references.end()) objects.add(found->second);
     };
     for (const Decision& each : plan_.decisions) {
       if (stays(each)) {
@@ -107,9 +106,13 @@ class SystemPlanner {
     for (const GoneBackup& each : system_.gone) {
       if (is_graced(each)) add(graced, each.id);
     }
+    live.sort();
+    graced.sort();
+    const std::size_t directory = system_.place.directory().size() + 1;
     for (const store::ObjectInfo& object : system_.objects) {
-      if (live.contains(object.name)) continue;
-      if (graced.contains(object.name)) {
+      const std::string_view name = std::string_view(object.name).substr(directory);
+      if (live.contains(name)) continue;
+      if (graced.contains(name)) {
         plan_.later_bytes += object.size;
       } else if (is_old(object.written)) {
         plan_.unreferenced.push_back({object.name, object.size});

@@ -15,6 +15,7 @@ namespace {
 using base::Code;
 using base::Error;
 using repository::BackupId;
+using repository::PackId;
 
 bool is_damage(const Error& error) {
   return error.code() == Code::corrupt || error.code() == Code::foreign;
@@ -166,28 +167,58 @@ class Surveyor {
   SystemSurvey system_;
 };
 
-std::set<std::string> referenced_objects(
-    const repository::Backups& backups, const BackupId& id,
-    std::map<repository::ShardId, std::set<std::string>>& known) {
-  const std::string directory = backups.place().directory() + "/";
-  std::set<std::string> names;
+/// `known` has the packs of shards that were read before.
+ObjectSet referenced_objects(const repository::Backups& backups, const BackupId& id,
+                             std::map<repository::ShardId, std::vector<PackId>>& known) {
+  ObjectSet objects;
   base::Decompressor decompressor;
   for (const repository::ShardReference& shard : backups.read_map(id).shards) {
     auto found = known.find(shard.id);
     if (found == known.end()) {
-      std::set<std::string> packs;
+      std::vector<PackId> packs;
       for (const auto& use : backups.read_shard_packs(shard.id, decompressor)) {
-        packs.insert(directory + repository::pack_name(use.pack));
+        packs.push_back(use.pack);
       }
       found = known.emplace(shard.id, std::move(packs)).first;
     }
-    names.insert(directory + "maps/" + repository::to_string(shard.id));
-    names.insert(found->second.begin(), found->second.end());
+    objects.add(shard.id);
+    for (const PackId& pack : found->second) objects.add(pack);
   }
-  return names;
+  objects.sort();
+  return objects;
+}
+
+template <typename Id>
+void sort_unique(std::vector<Id>& ids) {
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  ids.shrink_to_fit();
 }
 
 }  // namespace
+
+void ObjectSet::add(const ObjectSet& other) {
+  packs_.insert(packs_.end(), other.packs_.begin(), other.packs_.end());
+  shards_.insert(shards_.end(), other.shards_.begin(), other.shards_.end());
+}
+
+void ObjectSet::sort() {
+  sort_unique(packs_);
+  sort_unique(shards_);
+}
+
+bool ObjectSet::contains(std::string_view name) const {
+  const std::size_t slash = name.find('/');
+  if (slash == std::string_view::npos) return false;
+  repository::ObjectId id;
+  try {
+    id = repository::parse_object_id(name.substr(slash + 1));
+  } catch (const Error&) {
+    return false;  // nothing can refer to it
+  }
+  return name.starts_with("packs/") ? std::ranges::binary_search(packs_, PackId{id})
+                                    : std::ranges::binary_search(shards_, repository::ShardId{id});
+}
 
 RetentionInput Survey::retention(const KeepRules& rules, base::Timestamp now) const {
   RetentionInput input{{}, {}, {}, rules, now};
@@ -229,7 +260,7 @@ void read_references(const Site& site, Survey& survey,
         system.objects.push_back(std::move(object));
       }
     }
-    std::map<repository::ShardId, std::set<std::string>> known;
+    std::map<repository::ShardId, std::vector<PackId>> known;
     const auto read = [&](const BackupId& id) {
       try {
         system.references[id] = referenced_objects(backups, id, known);

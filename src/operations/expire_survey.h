@@ -40,6 +40,22 @@ struct WalObject {
   bool is_slice = false;
 };
 
+/// Packs and map shards. Of a hundred terabytes there are millions, so only their ids are kept.
+class ObjectSet {
+ public:
+  void add(const ObjectSet& other);
+  void add(const repository::PackId& pack) { packs_.push_back(pack); }
+  void add(const repository::ShardId& shard) { shards_.push_back(shard); }
+  /// To be called after the last add() and before contains().
+  void sort();
+  /// `name` is that of an object below the system's directory: "packs/ID" or "maps/ID".
+  bool contains(std::string_view name) const;
+
+ private:
+  std::vector<repository::PackId> packs_;
+  std::vector<repository::ShardId> shards_;
+};
+
 /// One system of the cluster.
 struct SystemSurvey {
   repository::ClusterPlace place;
@@ -50,8 +66,8 @@ struct SystemSurvey {
   std::vector<AbandonedBackup> abandoned;
   std::vector<repository::Pin> pins;
   std::set<repository::BackupId> marked;  ///< committed, but there is an expired.json
-  /// The names of shards and packs that each backup refers to, also those that are gone.
-  std::map<repository::BackupId, std::set<std::string>> references;
+  /// The shards and packs that each backup refers to, also those that are gone.
+  std::map<repository::BackupId, ObjectSet> references;
   std::vector<WalObject> wal;           ///< without history files, which always stay
   std::optional<WalCoverage> coverage;  ///< if the size of its segments is known
   std::vector<TimelineUse> timelines;

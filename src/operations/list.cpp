@@ -61,10 +61,7 @@ Listing list(const Site& site) {
           "cannot tell the recovery window: {}; run `holdfast verify`", error.message()));
     }
     for (RecoveryWindow& window : windows) {
-      if (window.ends_in_hole) {
-        listing.warnings.push_back(
-            fmt::format("WAL is missing behind {}", postgres::to_string(window.to_lsn)));
-      }
+      if (window.ends_in_hole) listing.warnings.push_back(why_it_ends(window));
       listing.windows.push_back(std::move(window));
     }
   }

@@ -24,7 +24,7 @@ struct Listing {
   std::vector<Decision> decisions;      ///< how each backup is kept by the rules of now
   std::vector<RecoveryWindow> windows;  ///< of each system, on its newest timeline
   std::vector<ListedTimeline> timelines;
-  std::vector<repository::Gap> gaps;  ///< WAL that is lost for ever, of all systems
+  std::vector<repository::Gap> gaps;  ///< WAL that is lost for ever, and breaks, of all systems
   std::vector<std::string> warnings;
 };
 

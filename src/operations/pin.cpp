@@ -14,6 +14,11 @@ using repository::ClusterPlace;
 using repository::Pin;
 using repository::Pins;
 
+[[noreturn]] void refuse_without_reason() {
+  throw Error(Code::usage, "cannot pin a backup without a reason",
+              "say in --reason what it is kept for, as in --reason \"before v2\"");
+}
+
 [[noreturn]] void refuse_unknown(const Site& site, const std::string& backup) {
   throw Error(Code::not_found,
               fmt::format("cannot find backup \"{}\" of cluster {}", backup, site.cluster.name),
@@ -55,7 +60,7 @@ Pin pin_at(const Site& site, const ClusterPlace& place, const BackupId& backup,
                             base::to_string(until)),
                 "a pin that is over holds nothing");
   }
-  if (reason.empty()) base::fail(Code::usage, "cannot pin a backup without a reason");
+  if (reason.empty()) refuse_without_reason();
   const Pins pins(site.repository, place);
   const Pin pin = pins.add(backup, now, until, reason);
   try {
@@ -90,7 +95,7 @@ std::vector<Pin> unpin_backup(const Site& site, const std::string& backup) {
 
 Snapshot take_snapshot(const Site& site, const BackupRequest& request, base::Microseconds keep,
                        const std::string& reason, base::Progress& progress) {
-  if (reason.empty()) base::fail(Code::usage, "cannot pin a backup without a reason");
+  if (reason.empty()) refuse_without_reason();
   const BackupInfo backup = take_backup(site, request, progress);
   try {
     return {backup, pin_at(site, backup.place, backup.id, base::now() + keep, reason)};

@@ -51,7 +51,8 @@ RecoveryTarget time_target(std::string_view text, std::string_view default_zone)
 RecoveryTarget name_target(std::string_view text) {
   // MAXFNAMELEN in xlog_internal.h is 64 with the final zero.
   if (text.empty() || text.size() > 63) {
-    base::fail(Code::usage, "cannot use \"{}\" as the name of a restore point", text);
+    throw Error(Code::usage, fmt::format("cannot use \"{}\" as the name of a restore point", text),
+                "a name has 1 to 63 bytes; without --to everything is recovered");
   }
   RecoveryTarget target;
   target.kind = Kind::name;

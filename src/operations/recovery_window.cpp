@@ -74,7 +74,8 @@ std::vector<RecoveryWindow> recovery_windows(const SystemView& system,
     windows.push_back({system.place, history.timeline(), backup.stopped, backup.stop,
                        std::max(backup.stopped, wal.last_commit.value_or(backup.stopped)), wal.lsn,
                        system.coverage.has_segment_behind(history, end) &&
-                           !system.expired.explains(history, end, system.coverage.segment_size())});
+                           !system.expired.explains(history, end, system.coverage.segment_size()),
+                       system.coverage.breaks_at(history, end)});
   }
   return windows;
 }
@@ -83,7 +84,16 @@ std::string to_string(const RecoveryWindow& window) {
   return fmt::format("from {} ({}) to {} ({}) on timeline {}{}", base::to_string(window.from),
                      postgres::to_string(window.from_lsn), base::to_string(window.to),
                      postgres::to_string(window.to_lsn), window.timeline.value,
-                     window.ends_in_hole ? ", where WAL is missing" : "");
+                     window.ends_in_break  ? ", where the server was set back"
+                     : window.ends_in_hole ? ", where WAL is missing"
+                                           : "");
+}
+
+std::string why_it_ends(const RecoveryWindow& window) {
+  return fmt::format(
+      "{} behind {}",
+      window.ends_in_break ? "the server was set back, and its WAL breaks," : "WAL is missing",
+      postgres::to_string(window.to_lsn));
 }
 
 }  // namespace holdfast::operations

@@ -20,6 +20,8 @@ struct RecoveryWindow {
   postgres::Lsn to_lsn;
   /// There is more WAL behind it, but something between is missing that was not expired.
   bool ends_in_hole = false;
+  /// Such a hole of no length: what follows is another life of the server (repository/gaps.h).
+  bool ends_in_break = false;
 };
 
 /// One system of a cluster: its backups and WAL.
@@ -46,5 +48,7 @@ std::vector<RecoveryWindow> recovery_windows(const SystemView& system,
 
 /// "from 2026-... (0/3000100) to 2026-... (0/9000000) on timeline 1": for people.
 std::string to_string(const RecoveryWindow& window);
+/// Of one that ends in a hole: "WAL is missing behind 0/9000000".
+std::string why_it_ends(const RecoveryWindow& window);
 
 }  // namespace holdfast::operations

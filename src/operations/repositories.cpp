@@ -111,8 +111,14 @@ std::vector<Configuration> each_repository(const Configuration& configuration,
     const auto found =
         std::ranges::find(configuration.repositories, name, &RepositoryConfiguration::name);
     if (found == configuration.repositories.end()) {
-      base::fail(Code::not_found, "cannot find repository \"{}\" in {}", name,
-                 configuration.path.string());
+      std::string all;
+      for (const RepositoryConfiguration& repository : configuration.repositories) {
+        all += (all.empty() ? "" : ", ") + repository.name;
+      }
+      throw Error(
+          Code::not_found,
+          fmt::format("cannot find repository \"{}\" in {}", name, configuration.path.string()),
+          "it has: " + all);
     }
     add(*found);
   }
@@ -132,8 +138,12 @@ PushOutcome push_wal_everywhere(const std::vector<Configuration>& repositories,
       if (!outcome || !pushed.was_there) outcome = pushed;
       stored.push_back(&site);
     } catch (const Error& error) {
-      // Other bytes under this name, or another system, are no repository's own trouble.
-      if (error.code() == Code::conflict || error.code() == Code::foreign) throw;
+      // Other bytes under this name, another system, or a wrong name are no repository's own
+      // trouble.
+      if (error.code() == Code::conflict || error.code() == Code::foreign ||
+          error.code() == Code::usage) {
+        throw;
+      }
       if (!first_error) first_error = error;
       say(name_of(site.configuration), error);
     }
@@ -191,19 +201,26 @@ RestoreOutcome restore_from_any(std::vector<Configuration> repositories, const s
   if (!reachable.empty() && reachable.size() < repositories.size()) {
     for (Configuration& each : repositories) each.reachable = reachable;
   }
+  std::vector<base::fs::path> remains;
+  options.remains = &remains;
   for (std::size_t i = 0;; ++i) {
     const bool last = i + 1 == repositories.size();
     try {
       const Site site = open_site(repositories[i], cluster);
-      options.keep_remains = !last;
       return restore(site, options, progress);
     } catch (const Error& error) {
       const bool futile = error.code() == Code::usage || error.code() == Code::refused ||
                           error.code() == Code::interrupted || error.code() == Code::no_space ||
                           error.code() == Code::permission;
-      if (last || futile) throw;
+      if (last || futile) {
+        empty_directories(remains);
+        throw;
+      }
       progress.warn("{} (repository {}); trying {}", error.message(), name_of(repositories[i]),
                     name_of(repositories[i + 1]));
+    } catch (...) {
+      empty_directories(remains);
+      throw;
     }
     // What the failed one has left is named by its marker, and is checked by content.
     const auto there = base::directory_names(options.directory);
@@ -222,6 +239,9 @@ std::size_t catch_up_wal(const Site& behind, const std::vector<const Site*>& oth
     std::set<std::string> missing;
     for (const Site* other : others) {
       const repository::WalArchive theirs(other->repository, backup.place);
+      for (const repository::Gap& gap : theirs.gaps().list().gaps) {
+        if (gap.is_break()) archive.gaps().record(gap);  // before anything behind it
+      }
       for (const std::string& history : theirs.histories()) {
         if (!archive.has(history)) copied += copy_file(archive, others, history) ? 1U : 0U;
       }

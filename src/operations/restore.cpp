@@ -36,8 +36,10 @@ void check_directory(const path& directory, bool delta) {
   const auto status = base::status_of(directory);
   if (!status) return;
   if (!S_ISDIR(status->st_mode)) {
-    base::fail(Code::refused, "cannot restore into \"{}\": it is not a directory",
-               directory.string());
+    throw Error(
+        Code::refused,
+        fmt::format("cannot restore into \"{}\": it is not a directory", directory.string()),
+        "choose a directory that is empty or does not exist");
   }
   if (holds_nothing(directory)) return;
   const auto unfinished = base::read_file(directory / marker);
@@ -99,7 +101,8 @@ class RestoreRun {
       if (options_.durable) make_durable();
       finish();
     } catch (...) {
-      if (was_empty && !options_.delta && !options_.keep_remains) remove_remains();
+      const bool goes_on = options_.remains != nullptr && !options_.remains->empty();
+      if ((was_empty && !options_.delta) || goes_on) leave();
       throw;
     }
     RestoreOutcome outcome{std::move(plan_), directory_,          files_,
@@ -115,7 +118,7 @@ class RestoreRun {
   std::map<std::string, path> seen_tablespaces() const;
   void make_durable();
   void finish();
-  void remove_remains();
+  void leave();
 
   const Site& site_;
   const RestoreOptions& options_;
@@ -222,32 +225,41 @@ void RestoreRun::finish() {
   base::sync_directory(directory_);
 }
 
-/// The directory was empty before, so all in it is ours.
-void RestoreRun::remove_remains() {
-  std::error_code ignored;
+/// The directories were empty before, so all in them is ours.
+void RestoreRun::leave() {
   if (instant_) {
     const InstantPlace place = instant_place(directory_);
+    std::error_code ignored;
     if (read_instant(place)) return discard_instant(place);
     base::fs::remove_all(place.state(), ignored);
     return;
   }
-  for (const auto& [link, location] : tablespaces_) {
-    for (const auto& entry : base::fs::directory_iterator(location, ignored)) {
-      base::fs::remove_all(entry.path(), ignored);
-    }
-  }
-  for (const auto& entry : base::fs::directory_iterator(directory_, ignored)) {
-    base::fs::remove_all(entry.path(), ignored);
-  }
+  std::vector<path> ours{directory_};
+  for (const auto& [link, location] : tablespaces_) ours.push_back(location);
+  if (options_.remains == nullptr) return empty_directories(ours);
+  options_.remains->insert(options_.remains->end(), ours.begin(), ours.end());
 }
 
 }  // namespace
 
+void empty_directories(const std::vector<path>& directories) {
+  std::error_code ignored;
+  for (const path& directory : directories) {
+    for (const auto& entry : base::fs::directory_iterator(directory, ignored)) {
+      base::fs::remove_all(entry.path(), ignored);
+    }
+  }
+}
+
 RestoreOutcome restore(const Site& site, const RestoreOptions& options, base::Progress& progress) {
   progress.begin("choosing a backup", 0);
   if (options.action != "promote" && options.action != "pause" && options.action != "shutdown") {
-    base::fail(Code::usage, "cannot use \"{}\" as an action: it is promote, pause or shutdown",
-               options.action);
+    throw Error(Code::usage, fmt::format("cannot use \"{}\" as an action", options.action),
+                "use promote, pause or shutdown");
+  }
+  if (options.directory.empty()) {
+    throw Error(Code::usage, "cannot restore into a directory without a name",
+                "choose a directory that is empty or does not exist");
   }
   if (options.instant && options.delta) {
     base::fail(Code::usage,

@@ -29,10 +29,11 @@ struct RestoreOptions {
   bool instant = false;
   /// The mount is for this process alone: it ends with it, and brings only what is read.
   std::optional<pid_t> keeper;
-  /// If it fails, what was written stays for another try with `delta`.
-  bool keep_remains = false;
   /// False: for a cluster that is thrown away; a crash of this machine may take it.
   bool durable = true;
+  /// If given: when it fails, what it wrote stays for another try with `delta`, and the directories
+  /// that were empty before are added here. Tries that follow add theirs.
+  std::vector<base::fs::path>* remains = nullptr;
   unsigned workers = 1;
 };
 
@@ -44,6 +45,9 @@ struct RestoreOutcome {
   base::Microseconds duration{};
   std::vector<std::string> notes;
 };
+
+/// Removes all that is in these directories.
+void empty_directories(const std::vector<base::fs::path>& directories);
 
 RestoreOutcome restore(const Site& site, const RestoreOptions& options, base::Progress& progress);
 

@@ -85,15 +85,19 @@ class Chooser {
                                        system_.coverage.segment_size()),
           end, system_.coverage.segment_size());
       const WalEnd wal = find_wal_end(system_.archive, system_.coverage, history_, backup.stop);
-      throw Error(
-          Code::wal_missing,
-          fmt::format("cannot restore to the end of WAL: segment {} is missing, and there is "
-                      "WAL behind it",
-                      postgres::file_name(hole, system_.coverage.segment_size())),
-          wal.last_commit && *wal.last_commit > backup.stopped
-              ? fmt::format("`--to \"{}\"` restores to just before the hole",
-                            base::to_string(*wal.last_commit - base::Microseconds(1)))
-              : "`--to immediate` restores the backup itself");
+      const std::string why =
+          system_.coverage.breaks_at(history_, end)
+              ? fmt::format(
+                    "the WAL behind backup {} ends at {}, and what follows is of a server "
+                    "whose storage was set back before",
+                    backup.id.text, postgres::to_string(end))
+              : fmt::format("segment {} is missing, and there is WAL behind it",
+                            postgres::file_name(hole, system_.coverage.segment_size()));
+      throw Error(Code::wal_missing, "cannot restore to the end of WAL: " + why,
+                  wal.last_commit && *wal.last_commit > backup.stopped
+                      ? fmt::format("`--to \"{}\"` restores to just before the hole",
+                                    base::to_string(*wal.last_commit - base::Microseconds(1)))
+                      : "`--to immediate` restores the backup itself");
     }
     return plan(backup);
   }

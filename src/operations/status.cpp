@@ -38,15 +38,11 @@ class Look {
 
  private:
   void note(Level level, std::string what, std::string remedy = {}) {
-    report_.findings.push_back({level, std::move(what), std::move(remedy)});
+    report_.findings.note(level, std::move(what), std::move(remedy));
   }
   template <typename Work>
   void attempt(const Work& work) {
-    try {
-      work();
-    } catch (const Error& error) {
-      note(Level::bad, error.message(), error.hint());
-    }
+    report_.findings.attempt(work);
   }
 
   void look_at_repository();
@@ -102,15 +98,7 @@ void Look::look_at_wal(const SystemView& system) {
   report_.risk.how = "the WAL in the repository could not be read";
   history_ = system.history({});
   report_.windows = recovery_windows(system, *history_);
-  for (const RecoveryWindow& window : report_.windows) {
-    const bool is_last = &window == &report_.windows.back();
-    if (!window.ends_in_hole) {
-      note(Level::good, "recovery window " + to_string(window));
-    } else {
-      note(is_last ? Level::bad : Level::warning, "recovery window " + to_string(window),
-           is_last ? "take a new backup" : "");
-    }
-  }
+  report_.findings.note_windows(report_.windows);
   if (report_.windows.empty()) {
     report_.risk.how = "no backup can be restored with the WAL in the repository";
     note(Level::bad, "there is no recovery window", "take a new backup");
@@ -281,11 +269,6 @@ void Look::judge() {
 
 }  // namespace
 
-bool StatusReport::ok() const {
-  return std::ranges::none_of(findings,
-                              [](const Finding& each) { return each.level == Level::bad; });
-}
-
 StatusReport find_status(const Configuration& configuration, const std::string& cluster) {
   return Look(configuration, cluster).run();
 }
@@ -296,11 +279,10 @@ void find_those_behind(std::vector<StatusReport>& reports) {
   for (StatusReport& report : reports) {
     const std::uint64_t missing = furthest.value - report.risk.durable_end.value;
     if (missing == 0 || !report.risk.durable_end) continue;
-    report.findings.push_back(
-        {Finding::Level::warning,
-         fmt::format("this repository is behind another one: it lacks {} of WAL",
-                     base::size_text(missing)),
-         "it catches up with the next WAL and the next `holdfast backup`"});
+    report.findings.note(Finding::Level::warning,
+                         fmt::format("this repository is behind another one: it lacks {} of WAL",
+                                     base::size_text(missing)),
+                         "it catches up with the next WAL and the next `holdfast backup`");
   }
 }
 

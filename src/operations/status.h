@@ -9,8 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "operations/doctor.h"
-#include "operations/recovery_window.h"
+#include "operations/findings.h"
 
 namespace holdfast::operations {
 
@@ -39,9 +38,7 @@ struct StatusReport {
   std::optional<base::Microseconds> newest_good_age;
   std::vector<RecoveryWindow> windows;
   std::vector<SlotState> slots;
-  std::vector<Finding> findings;
-
-  bool ok() const;
+  Findings findings;
 };
 
 /// With several repositories: adds a finding to those whose WAL ends before that of another one.

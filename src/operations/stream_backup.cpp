@@ -21,7 +21,7 @@ auto connected(const Connect& connect) {
 
 StreamBackup::StreamBackup(const std::string& connection, postgres::SystemId system)
     : system_(system),
-      wal_(connected([&] { return WalStream(connection); })),
+      wal_(connected([&] { return BackupWal(connection); })),
       connection_(connected(
           [&] { return std::make_unique<postgres::Replication>(connection, "holdfast"); })) {
   const postgres::SystemId found = connection_->identify().id;

@@ -22,11 +22,11 @@ class StreamBackup {
   /// Receives all of it: see copy_stream.
   CopiedStream copy(const repository::Repository& repository, const repository::Backups& backups,
                     const CopyStreamRequest& request, base::Progress& progress);
-  WalStream& wal() { return wal_; }
+  BackupWal& wal() { return wal_; }
 
  private:
   postgres::SystemId system_;
-  WalStream wal_;
+  BackupWal wal_;
   std::unique_ptr<postgres::Replication> connection_;
   std::optional<postgres::BaseBackup> stream_;
 };

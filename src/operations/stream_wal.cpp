@@ -1,10 +1,12 @@
 #include "operations/stream_wal.h"
 
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "postgres/timeline_history.h"
 #include "postgres/wal_segment.h"
+#include "postgres/wal_stream.h"
 #include "repository/ids.h"
 
 namespace holdfast::operations {
@@ -13,28 +15,10 @@ namespace {
 
 using base::Code;
 using base::Error;
-using postgres::Lsn;
-using postgres::Replication;
 using postgres::Segment;
 
-/// A message of a WAL stream: 'w', start, end of WAL, time, bytes; or 'k', end of WAL, time, "reply
-/// now". Numbers are big-endian (protocol-replication.html).
-constexpr std::size_t wal_header = 25;
-constexpr std::size_t keepalive_size = 18;
 /// Whoever waits for longer should know for what.
 constexpr std::chrono::seconds quiet(3);
-
-std::uint64_t big_endian(base::View bytes) {
-  std::uint64_t value = 0;
-  for (const std::uint8_t byte : bytes.first(8)) value = value << 8 | byte;
-  return value;
-}
-
-void put_big_endian(base::Bytes& bytes, std::uint64_t value) {
-  for (int shift = 56; shift >= 0; shift -= 8) {
-    bytes.push_back(static_cast<std::uint8_t>(value >> shift));
-  }
-}
 
 std::string name_of(const NeededWal& wanted, Segment segment) {
   return postgres::file_name(segment, wanted.size);
@@ -59,21 +43,15 @@ std::optional<Segment> first_missing(const repository::WalArchive& archive,
 /// Collects the stream into segments and stores each that is complete.
 class Collector {
  public:
-  Collector(const repository::WalArchive& archive, const NeededWal& wanted, Segment first,
-            unsigned workers)
-      : archive_(archive), wanted_(wanted), segment_(first), workers_(workers) {
+  Collector(const repository::WalArchive& archive, const NeededWal& wanted, unsigned workers)
+      : archive_(archive), wanted_(wanted), segment_(wanted.first), workers_(workers) {
     bytes_.reserve(wanted.size.bytes);
   }
 
   bool complete() const { return segment_ > wanted_.last; }
   Segment segment() const { return segment_; }
-  Lsn next() const { return {start_of(segment_, wanted_.size).value + bytes_.size()}; }
 
-  void add(Lsn start, base::View bytes) {
-    if (start != next()) {  // TRAPS WR2
-      base::fail(Code::postgres, "PostgreSQL sent WAL from {} on instead of {}",
-                 postgres::to_string(start), postgres::to_string(next()));
-    }
+  void add(base::View bytes) {
     while (!bytes.empty() && !complete()) {
       const std::size_t taken =
           std::min<std::size_t>(wanted_.size.bytes - bytes_.size(), bytes.size());
@@ -87,10 +65,8 @@ class Collector {
  private:
   void store() {
     const std::string name = name_of(wanted_, segment_);
-    if (!archive_.has(name)) {
-      postgres::check_segment(bytes_, *postgres::parse_wal_file_name(name), wanted_.system);
-      archive_.put(name, bytes_, workers_);
-    }
+    postgres::check_segment(bytes_, *postgres::parse_wal_file_name(name), wanted_.system);
+    archive_.put(name, bytes_, workers_);  // or compares with what the archiver brought
     ++segment_.number;
     bytes_.clear();
   }
@@ -104,7 +80,7 @@ class Collector {
 
 }  // namespace
 
-WalStream::WalStream(const std::string& connection) : replication_(connection, "holdfast") {
+BackupWal::BackupWal(const std::string& connection) : replication_(connection, "holdfast") {
   const std::string name = "holdfast_" + repository::to_string(repository::new_object_id());
   try {
     replication_.command(fmt::format("CREATE_REPLICATION_SLOT {} TEMPORARY PHYSICAL RESERVE_WAL",
@@ -116,12 +92,11 @@ WalStream::WalStream(const std::string& connection) : replication_(connection, "
   }
 }
 
-void WalStream::store(const repository::WalArchive& archive, const NeededWal& wanted,
+void BackupWal::store(const repository::WalArchive& archive, const NeededWal& wanted,
                       unsigned workers, const std::function<void()>& meanwhile,
                       base::Progress& progress) {
   store_history(archive, wanted.first.timeline, true);
   std::string why = "it is not in the repository";
-  if (!first_missing(archive, wanted)) return;
   try {
     return receive(archive, wanted, workers, meanwhile, progress);
   } catch (const Error& error) {
@@ -139,7 +114,7 @@ void WalStream::store(const repository::WalArchive& archive, const NeededWal& wa
 
 /// The history of a timeline says which others it came from; those belong into the archive, too, as
 /// far as the server still has them.
-void WalStream::store_history(const repository::WalArchive& archive, postgres::Timeline timeline,
+void BackupWal::store_history(const repository::WalArchive& archive, postgres::Timeline timeline,
                               bool required) {
   const std::string name = postgres::history_file_name(timeline);
   if (timeline.value == 1 || archive.has(name)) return;
@@ -157,66 +132,37 @@ void WalStream::store_history(const repository::WalArchive& archive, postgres::T
   archive.put(name, base::view(text), 1);
 }
 
-void WalStream::receive(const repository::WalArchive& archive, const NeededWal& wanted,
+void BackupWal::receive(const repository::WalArchive& archive, const NeededWal& wanted,
                         unsigned workers, const std::function<void()>& meanwhile,
                         base::Progress& progress) {
-  const auto first = first_missing(archive, wanted);
-  if (!first) return;
-  Collector collector(archive, wanted, *first, workers);
-  const std::string slot =
-      slot_.empty() ? "" : fmt::format("SLOT {} ", postgres::quoted_identifier(slot_));
-  replication_.begin(fmt::format("START_REPLICATION {}PHYSICAL {} TIMELINE {}", slot,
-                                 postgres::to_string(collector.next()),
-                                 wanted.first.timeline.value));
-  if (replication_.next_answer() != Replication::Answer::copy_both) {
-    base::fail(Code::postgres, "PostgreSQL does not stream WAL of timeline {}",
-               wanted.first.timeline.value);
-  }
+  Collector collector(archive, wanted, workers);
+  // Nothing is confirmed: a server that waits for synchronous standbys must not wait for us.
+  postgres::WalStream stream(replication_, slot_, wanted.first.timeline,
+                             start_of(wanted.first, wanted.size), {}, {});
   auto progressed = std::chrono::steady_clock::now();
   bool said = false;
   while (!collector.complete()) {
     meanwhile();
-    const auto read = replication_.read(std::chrono::milliseconds(500));
+    const auto event = stream.next(std::chrono::milliseconds(500));
     const auto now = std::chrono::steady_clock::now();
-    if (read == Replication::Read::end) {
-      while (replication_.next_answer() != Replication::Answer::end) {  // throws the reason
-      }
+    if (event == postgres::WalStream::Event::end) {
+      stream.finish();  // throws the reason, if it is an error
       base::fail(Code::postgres, "PostgreSQL left timeline {}", wanted.first.timeline.value);
     }
-    const base::View message =
-        read == Replication::Read::data ? replication_.message() : base::View();
-    if (message.size() > wal_header && message[0] == 'w') {
-      collector.add({big_endian(message.subspan(1))}, message.subspan(wal_header));
+    if (event == postgres::WalStream::Event::data) {
+      collector.add(stream.bytes());
       progressed = now;
-    } else if (message.size() == keepalive_size && message[0] == 'k' && message.back() != 0) {
-      confirm(start_of(collector.segment(), wanted.size));
     }
-    const std::string name = name_of(wanted, collector.segment());
-    if (now - progressed > wanted.patience) fail_missing(name, "it does not come to its end");
     if (now - progressed < quiet || collector.complete()) continue;
     if (!first_missing(archive, wanted)) break;  // somebody else brought it
-    if (said) continue;
-    said = true;
+    const std::string name = name_of(wanted, collector.segment());
+    if (now - progressed > wanted.patience) fail_missing(name, "it does not come to its end");
+    if (std::exchange(said, true)) continue;
     progress.begin(fmt::format("waiting for the end of WAL segment {}", name), 0);
     progress.warn("waiting up to {} s for the server to end WAL segment {}",
                   wanted.patience.count(), name);
   }
-  replication_.finish_writing();
-  while (replication_.read(std::chrono::milliseconds(500)) != Replication::Read::end) meanwhile();
-  while (replication_.next_answer() != Replication::Answer::end) {
-  }
-}
-
-/// Tells that we are there. That we have flushed something is not said: a server that waits for
-/// synchronous standbys must not wait for us.
-void WalStream::confirm(Lsn received) {
-  base::Bytes reply{'r'};
-  put_big_endian(reply, received.value);
-  put_big_endian(reply, 0);  // flushed
-  put_big_endian(reply, 0);  // applied
-  put_big_endian(reply, 0);  // our clock, which the server only shows
-  reply.push_back(0);
-  replication_.write(reply);
+  stream.leave();
 }
 
 }  // namespace holdfast::operations

@@ -22,14 +22,15 @@ struct NeededWal {
   std::chrono::seconds patience{60};
 };
 
-class WalStream {
+class BackupWal {
  public:
   /// Connects. From now on the server keeps its WAL for us (a temporary slot), if it has a slot
   /// left.
-  explicit WalStream(const std::string& connection);
+  explicit BackupWal(const std::string& connection);
 
-  /// Stores those segments that the archive does not have, and the histories of their timeline.
-  /// Throws Error(wal_missing) if that cannot be done. `meanwhile` is called often and may throw.
+  /// Stores these segments and the histories of their timeline, and compares those that the archive
+  /// has already. Throws Error(wal_missing) if that cannot be done. `meanwhile` is called often and
+  /// may throw.
   void store(const repository::WalArchive& archive, const NeededWal& wanted, unsigned workers,
              const std::function<void()>& meanwhile, base::Progress& progress);
 
@@ -38,7 +39,6 @@ class WalStream {
                      bool required);
   void receive(const repository::WalArchive& archive, const NeededWal& wanted, unsigned workers,
                const std::function<void()>& meanwhile, base::Progress& progress);
-  void confirm(postgres::Lsn received);
 
   postgres::Replication replication_;
   std::string slot_;  ///< empty if there is none

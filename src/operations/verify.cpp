@@ -312,8 +312,7 @@ void SystemVerifier::check_timelines() {
   if (!history) return;
   for (RecoveryWindow& window : recovery_windows(system_, *history)) {
     if (window.ends_in_hole) {
-      report_.problems.push_back("WAL is missing behind " + postgres::to_string(window.to_lsn) +
-                                 ": the recovery window ends there");
+      report_.problems.push_back(why_it_ends(window) + ": the recovery window ends there");
     }
     report_.windows.push_back(std::move(window));
   }

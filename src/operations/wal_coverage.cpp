@@ -13,7 +13,8 @@ using postgres::Timeline;
 using postgres::TimelineHistory;
 using postgres::WalFileName;
 
-WalCoverage::WalCoverage(const repository::WalArchive& archive, SegmentSize size) : size_(size) {
+WalCoverage::WalCoverage(const repository::WalArchive& archive, SegmentSize size)
+    : size_(size), breaks_(archive.gaps().breaks()) {
   for (const std::string& timeline : archive.timelines()) {
     for (const auto& file : archive.files(timeline)) {
       const auto name = postgres::parse_wal_file_name(file.name);
@@ -141,7 +142,24 @@ std::optional<Segment> WalCoverage::segment_for(const TimelineHistory& history,
   return std::nullopt;
 }
 
+std::optional<Lsn> WalCoverage::next_break(const TimelineHistory& history, Lsn from) const {
+  std::optional<Lsn> next;
+  for (const repository::Break& each : breaks_) {
+    const Lsn at{each.at};
+    // A history that left the timeline before has nothing of what came to be there.
+    const auto left = history.end_of({each.timeline});
+    if (at <= from || !history.contains({each.timeline}) || (left && *left <= at)) continue;
+    next = std::min(next.value_or(at), at);
+  }
+  return next;
+}
+
+bool WalCoverage::breaks_at(const TimelineHistory& history, Lsn lsn) const {
+  return lsn && next_break(history, {lsn.value - 1}) == lsn;
+}
+
 Lsn WalCoverage::contiguous_end(const TimelineHistory& history, Lsn from) const {
+  const std::optional<Lsn> seam = next_break(history, from);
   for (std::uint64_t number = from.value / size_.bytes;; ++number) {
     const Lsn start{number * size_.bytes};
     const Lsn end{start.value + size_.bytes};
@@ -156,6 +174,7 @@ Lsn WalCoverage::contiguous_end(const TimelineHistory& history, Lsn from) const 
         reached = std::max(reached, std::min(limit, partial->second.end));
       }
     }
+    if (seam && reached >= *seam) return *seam;
     if (reached < end) return std::max(reached, from);
   }
 }
@@ -243,8 +262,11 @@ Lsn read_events(const repository::WalArchive& archive, const WalCoverage& covera
     const auto event = postgres::event_of(record);
     return !event || visit(*event);
   };
+  const auto seam =
+      coverage.breaks_at(history, from) ? std::optional(from) : coverage.next_break(history, from);
   for (std::uint64_t number = from.value / coverage.segment_size().bytes; !last || number <= *last;
        ++number) {
+    if (seam && number * coverage.segment_size().bytes >= seam->value) break;
     const auto bytes = read_segment(archive, coverage, history, number);
     if (!bytes || !reader.feed(*bytes, on_record)) break;
     if (bytes->size() < coverage.segment_size().bytes) break;
@@ -257,7 +279,7 @@ WalEnd find_wal_end(const repository::WalArchive& archive, const WalCoverage& co
   const std::uint64_t size = coverage.segment_size().bytes;
   const Lsn end = coverage.contiguous_end(history, from);
   WalEnd result{from, {}};
-  if (end == from) return result;
+  if (end == from || coverage.breaks_at(history, from)) return result;
   const std::uint64_t first = from.value / size;
   for (std::uint64_t number = (end.value - 1) / size + 1; number-- > first;) {
     const Lsn start = std::max(from, Lsn{number * size});

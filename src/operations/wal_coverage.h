@@ -1,7 +1,8 @@
 #pragma once
 
 // Which WAL an archive holds, and so how far a backup can be brought forward: complete segments,
-// and what slices make of the ones that are not complete yet.
+// and what slices make of the ones that are not complete yet. Where a break is recorded, WAL ends
+// as it does at a hole.
 
 #include <map>
 #include <optional>
@@ -45,8 +46,12 @@ class WalCoverage {
                                                std::uint64_t number) const;
   /// Going forward on `history` from the segment that holds `from`: where the first segment begins
   /// that is missing, or the slices end of one that is not complete, or the switch to a timeline is
-  /// whose first segment is missing. `from` itself if nothing is there.
+  /// whose first segment is missing. `from` itself if nothing is there. Never over a break.
   postgres::Lsn contiguous_end(const postgres::TimelineHistory& history, postgres::Lsn from) const;
+  /// The first break of `history` behind `from`: who comes from there must not read on.
+  std::optional<postgres::Lsn> next_break(const postgres::TimelineHistory& history,
+                                          postgres::Lsn from) const;
+  bool breaks_at(const postgres::TimelineHistory& history, postgres::Lsn lsn) const;
   /// Is there any WAL of `history` in segments that begin at or behind `lsn`, or in slices behind a
   /// hole? If so, and `lsn` is a contiguous_end, then there is a hole at `lsn`.
   bool has_segment_behind(const postgres::TimelineHistory& history, postgres::Lsn lsn) const;
@@ -82,6 +87,7 @@ class WalCoverage {
   std::map<postgres::Segment, Partial> partials_;
   std::map<postgres::Timeline, postgres::TimelineHistory> histories_;
   std::vector<postgres::Timeline> corrupt_histories_;
+  std::vector<repository::Break> breaks_;
 };
 
 /// What replay on `history` would read for segment `number`: the complete one, or what slices hold
@@ -93,8 +99,8 @@ std::optional<base::Bytes> read_segment(const repository::WalArchive& archive,
 
 /// Reads the records of `history` from the first one at or after `from`, segment by segment, and
 /// calls `visit` with those that say when something ended (commits, aborts, restore points), until
-/// it returns false or the WAL ends, or segment `last` has been read. Returns the end of the last
-/// record read.
+/// it returns false or the WAL ends or breaks, or segment `last` has been read. Returns the end of
+/// the last record read.
 postgres::Lsn read_events(const repository::WalArchive& archive, const WalCoverage& coverage,
                           const postgres::TimelineHistory& history, postgres::Lsn from,
                           const std::function<bool(const postgres::WalEvent&)>& visit,

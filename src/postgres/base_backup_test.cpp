@@ -16,6 +16,7 @@ namespace {
 
 using base::Bytes;
 using base::View;
+using base::testing::code_of;
 using base::testing::Random;
 using testing::append;
 using testing::Noted;
@@ -109,15 +110,6 @@ Noted read(const std::vector<Bytes>& all, const BackupEnd& end = ended) {
   for (const Bytes& each : all) parser.message(each);
   parser.finish(end);
   return noted;
-}
-
-base::Code code_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const base::Error& error) {
-    return error.code();
-  }
-  return base::Code::internal;
 }
 
 TEST(BaseBackup, BK10_files_are_where_their_archive_belongs) {

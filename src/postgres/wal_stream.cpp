@@ -72,8 +72,9 @@ WalStream::WalStream(Replication& connection, const std::string& slot, Timeline 
       confirmed_(durable),
       sent_(Clock::now()),
       heard_(sent_) {
-  connection_.begin(fmt::format("START_REPLICATION SLOT {} PHYSICAL {} TIMELINE {}",
-                                quoted_identifier(slot), to_string(start), timeline.value));
+  const std::string through = slot.empty() ? "" : fmt::format("SLOT {} ", quoted_identifier(slot));
+  connection_.begin(fmt::format("START_REPLICATION {}PHYSICAL {} TIMELINE {}", through,
+                                to_string(start), timeline.value));
   if (connection_.next_answer() != Replication::Answer::copy_both) {
     base::fail(Code::postgres, "PostgreSQL did not begin to stream WAL of timeline {} at {}",
                timeline.value, to_string(start));

@@ -54,7 +54,8 @@ class WalStream {
     std::chrono::milliseconds status{10000};   ///< between two confirmations at most
     std::chrono::milliseconds silence{30000};  ///< without any message, though one was asked for
   };
-  /// Begins at `start` on `timeline`. `durable` is what can be confirmed already.
+  /// Begins at `start` on `timeline`, through `slot` if that is not empty. `durable` is what can be
+  /// confirmed already; who never has more than 0 to confirm is waited for by no commit.
   WalStream(Replication& connection, const std::string& slot, Timeline timeline, Lsn start,
             Lsn durable, Limits limits);
 

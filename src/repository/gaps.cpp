@@ -1,5 +1,6 @@
 #include "repository/gaps.h"
 
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -32,6 +33,18 @@ std::string body_of(const Gap& gap) {
   std::string text = document.dump(2, ' ', false, json::error_handler_t::replace);
   text.resize(text.rfind('\n'));
   return text;
+}
+
+std::optional<Break> break_of(std::string_view name) {
+  constexpr std::size_t timeline_digits = 8;
+  constexpr std::size_t lsn_digits = 16;
+  if (name.size() != timeline_digits + 2 * (1 + lsn_digits)) return std::nullopt;
+  const std::string_view from = name.substr(timeline_digits + 1, lsn_digits);
+  Break found;
+  std::from_chars(name.data(), name.data() + timeline_digits, found.timeline, 16);
+  std::from_chars(from.data(), from.data() + from.size(), found.at, 16);
+  const Gap same{found.timeline, found.at, found.at, {}, {}};
+  return name == name_of(same) ? std::optional(found) : std::nullopt;
 }
 
 /// What follows the body. The object's name takes part: a record under another name is not one.
@@ -81,6 +94,14 @@ Gaps::Listed Gaps::list() const {
     }
   }
   return listed;
+}
+
+std::vector<Break> Gaps::breaks() const {
+  std::vector<Break> found;
+  for (const std::string& name : repository_.store().names(place_.directory() + "/gaps")) {
+    if (const auto each = break_of(name)) found.push_back(*each);
+  }
+  return found;
 }
 
 }  // namespace holdfast::repository

@@ -42,6 +42,19 @@ TEST_P(GapsTest, WR12_the_same_gap_is_one_record_and_two_gaps_are_two) {
   EXPECT_EQ(listed.gaps[2].timeline, 16U);
 }
 
+TEST_P(GapsTest, a_break_is_a_gap_of_no_length_and_holds_though_its_record_is_damaged) {
+  gaps_.record(gap_);
+  EXPECT_TRUE(gaps_.breaks().empty());
+  gaps_.record({18, gap_.to, gap_.to, gap_.found, "set back"});
+  EXPECT_FALSE(gaps_.list().gaps.at(0).is_break());
+  EXPECT_TRUE(gaps_.list().gaps.at(1).is_break());
+  made_.objects->at(made_.objects->names_with("/gaps/00000012").at(0))[20] ^= 1;
+  EXPECT_EQ(gaps_.list().unreadable.size(), 1U);
+  ASSERT_EQ(gaps_.breaks().size(), 1U);
+  EXPECT_EQ(gaps_.breaks()[0].timeline, 18U);
+  EXPECT_EQ(gaps_.breaks()[0].at, gap_.to);
+}
+
 TEST_P(GapsTest, a_record_that_is_not_as_written_is_named) {
   gaps_.record(gap_);
   const std::string object = made_.objects->names_with("/gaps/").at(0);

@@ -19,16 +19,7 @@
 
 namespace holdfast::repository::testing {
 
-/// The code of the Error that `action` throws; a failure of the test if it throws none.
-base::Code code_of(auto&& action) {
-  try {
-    action();
-  } catch (const base::Error& error) {
-    return error.code();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return base::Code::internal;
-}
+using base::testing::code_of;
 
 /// Runs `action`; if it throws an Error, that must be `expected`. True if it threw nothing.
 bool succeeds_or(base::Code expected, auto&& action) {

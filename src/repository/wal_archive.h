@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "repository/gaps.h"
 #include "repository/wal_slices.h"
 
 namespace holdfast::repository {
@@ -39,6 +40,8 @@ class WalArchive {
   std::vector<File> files(const std::string& timeline) const;
   /// What there is of segments that are not complete yet.
   WalSlices slices() const { return {repository_, place_}; }
+  /// What is known to be missing, or not to follow on what is before it.
+  Gaps gaps() const { return {repository_, place_}; }
   /// The names of history files, sorted.
   std::vector<std::string> histories() const;
 

@@ -97,19 +97,6 @@ class ExpireFault : public ::testing::TestWithParam<Kind> {
   std::vector<std::string> ids_;
 };
 
-std::string name_of(const ::testing::TestParamInfo<Kind>& each) {
-  switch (each.param) {
-    case Kind::once:
-      return "once";
-    case Kind::lost_reply:
-      return "lost_reply";
-    case Kind::death:
-      return "death";
-    default:
-      return "death_after";
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(Kinds, ExpireFault,
                          ::testing::Values(Kind::once, Kind::lost_reply, Kind::death,
                                            Kind::death_after),

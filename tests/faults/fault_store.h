@@ -33,6 +33,26 @@ struct Fault {
   static constexpr int dead = 77;
 };
 
+/// For INSTANTIATE_TEST_SUITE_P.
+inline std::string name_of(const ::testing::TestParamInfo<Fault::Kind>& each) {
+  using Kind = Fault::Kind;
+  switch (each.param) {
+    case Kind::none:
+      return "none";
+    case Kind::once:
+      return "once";
+    case Kind::for_ever:
+      return "for_ever";
+    case Kind::lost_reply:
+      return "lost_reply";
+    case Kind::death:
+      return "death";
+    case Kind::death_after:
+      return "death_after";
+  }
+  return "";
+}
+
 class FaultStore : public store::ObjectStore {
  public:
   FaultStore(std::unique_ptr<store::ObjectStore> inner, Fault fault)

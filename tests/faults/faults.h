@@ -104,6 +104,20 @@ inline std::vector<fs::path> files_below(const fs::path& directory) {
   return found;
 }
 
+/// Waits until a backup is in the middle of storing pages.
+inline void await_growing_pack(const Place& place, Running& backup) {
+  await(
+      [&] {
+        if (backup.over()) throw std::runtime_error("it ended before: " + backup.said());
+        for (const fs::path& each : files_below(place.repository() / ".tmp")) {
+          std::error_code gone;
+          if (fs::file_size(each, gone) > 256 << 10 && !gone) return true;
+        }
+        return false;
+      },
+      "a pack that grows");
+}
+
 /// Objects of one kind ("packs", "maps", "backups", "wal"), sorted: the newest last.
 inline std::vector<fs::path> objects(const Place& place, std::string_view kind) {
   return files_below(system_directory(place) / kind);

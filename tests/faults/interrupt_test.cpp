@@ -39,16 +39,7 @@ INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, ::testing::Values(SIGTERM, SIGINT),
 
 TEST_P(Interrupt, a_backup_that_copies_stops_and_takes_back_what_it_stored) {
   Running backup(place_, {"backup", "--compare", "nothing"});
-  await(
-      [&] {
-        if (backup.over()) throw std::runtime_error("it ended before: " + backup.said());
-        for (const fs::path& each : files_below(place_.repository() / ".tmp")) {
-          std::error_code gone;
-          if (fs::file_size(each, gone) > 256 << 10 && !gone) return true;
-        }
-        return false;
-      },
-      "a pack that grows");
+  await_growing_pack(place_, backup);
   expect_interrupted(backup);
   expect_no_trace_of_a_backup();
   place_.must({"backup"});

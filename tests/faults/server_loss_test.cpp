@@ -53,16 +53,7 @@ class ServerLoss : public ::testing::Test {
   }
   /// Stops the process in the middle of copying files.
   void pause_in_copy(Running& backup) const {
-    await(
-        [&] {
-          if (backup.over()) throw std::runtime_error("it ended before: " + backup.said());
-          for (const fs::path& each : files_below(place_.repository() / ".tmp")) {
-            std::error_code gone;
-            if (fs::file_size(each, gone) > 256 << 10 && !gone) return true;
-          }
-          return false;
-        },
-        "a pack that grows");
+    await_growing_pack(place_, backup);
     backup.signal(SIGSTOP);
     ASSERT_FALSE(backup.over());
   }

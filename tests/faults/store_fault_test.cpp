@@ -53,24 +53,6 @@ class StoreFault : public ::testing::TestWithParam<Kind> {
   std::unique_ptr<Cluster> cluster_;
 };
 
-std::string name_of(const ::testing::TestParamInfo<Kind>& each) {
-  switch (each.param) {
-    case Kind::none:
-      return "none";
-    case Kind::once:
-      return "once";
-    case Kind::for_ever:
-      return "for_ever";
-    case Kind::lost_reply:
-      return "lost_reply";
-    case Kind::death:
-      return "death";
-    case Kind::death_after:
-      return "death_after";
-  }
-  return "";
-}
-
 INSTANTIATE_TEST_SUITE_P(Kinds, StoreFault,
                          ::testing::Values(Kind::once, Kind::for_ever, Kind::lost_reply,
                                            Kind::death, Kind::death_after),

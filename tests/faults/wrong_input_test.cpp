@@ -268,14 +268,78 @@ TEST_F(WrongInput, a_command_line_that_is_not_understood_does_nothing) {
       {"backup", "--workers", "nan"},
       {"backup", "--workers", "99999999999999999999"},
       {"restore", "a", "--timeline", "-1"},
-      {"list", "--to", "latest"}};
+      {"list", "--to", "latest"},
+      {"backup", "--compare", "foo"},
+      {"backup", "--compare", ""},
+      {"restore", ""},
+      {"restore", "a", "--to", ""},
+      {"restore", "a", "--action", "explode"},
+      {"restore", "a", "--tablespace", "x"},
+      {"pin", "x"},
+      {"pin", "x", "--reason", "", "--for", "1d"},
+      {"snapshot"},
+      {"snapshot", "--reason", ""},
+      {"unpin"},
+      {"events"},
+      {"events", "--since", "nonsense"},
+      {"events", "--since", "-1h"},
+      {"events", "--since", "1h", "--until", "2h"},
+      {"wal", "push", "nonsense"}};
   for (const auto& line : lines) {
     const Result result = place_.holdfast(line);
     EXPECT_EQ(result.status, status_of(Code::usage))
         << ::testing::PrintToString(line) << result.errors;
-    EXPECT_FALSE(result.errors.empty());
+    EXPECT_NE(result.errors.find("hint: "), std::string::npos)
+        << ::testing::PrintToString(line) << result.errors;
+    EXPECT_EQ(result.errors.find("warning: "), std::string::npos) << "said twice" << result.errors;
   }
   EXPECT_EQ(backup_ids(place_).size(), 1U);
+}
+
+TEST_F(WrongInput, a_name_that_the_configuration_does_not_have_is_answered_with_those_it_has) {
+  for (const std::string command : {"backup", "list", "status", "expire", "verify"}) {
+    const Result repository = place_.holdfast({command, "--repository", "nope"});
+    EXPECT_EQ(repository.status, status_of(Code::not_found)) << command << repository.errors;
+    EXPECT_NE(repository.errors.find("hint: it has: local"), std::string::npos)
+        << repository.errors;
+    const Result cluster = place_.holdfast({command, "--cluster", "nope"});
+    EXPECT_EQ(cluster.status, status_of(Code::not_found)) << command << cluster.errors;
+    EXPECT_NE(cluster.errors.find("hint: it has: main"), std::string::npos) << cluster.errors;
+  }
+}
+
+TEST_F(WrongInput, a_value_that_nobody_can_mean_is_refused_with_its_line) {
+  for (const char* section :
+       {"[wal]\ncopies = 0", "[wal]\ncopies = -3", "[wal]\ncopies = \"many\"",
+        "[wal]\nslice_interval = \"0s\"", "[wal]\nslice_interval = \"-1s\"",
+        "[wal]\nslice_interval = \"9999999d\"", "[wal]\nslice_interval = 5", "[wal]\nslot = \"\"",
+        "[wal]\nslot = \"Big Slot\"", "[keep]\nbackups = 0", "[keep]\nbackups = \"\"",
+        "[keep]\nbackups = \"0d\"", "[keep]\nbackups = 1.5", "[keep]\nwindow = \"soon\"",
+        "[keep]\nforever = true", "[objectives]\nrpo = \"-10min\"", "[objectives]\nrto = \"10min\"",
+        "[wall]\nx = 1"}) {
+    configure(text() + "\n" + section + "\n");
+    const Result result = place_.holdfast({"list"});
+    EXPECT_EQ(result.status, status_of(Code::configuration)) << section << result.errors;
+    EXPECT_NE(result.errors.find("holdfast.toml:"), std::string::npos) << result.errors;
+    EXPECT_NE(result.errors.find("hint: "), std::string::npos) << section << result.errors;
+  }
+  configure(text() + "\n[wal]\ncopies = 2\n");
+  expect_refused(Code::configuration, "the number of repositories is 1");
+}
+
+TEST_F(WrongInput, one_place_is_not_two_repositories) {
+  const std::string same = place_.path("./repository/").string();
+  configure(text() + "\n[repository.copy]\nurl = \"file://" + same + "\"\n" + key_line() + "\n");
+  expect_refused(Code::configuration, "[repository.copy] is the same place as [repository.local]",
+                 {"list", "verify", "backup", "init"});
+}
+
+TEST_F(WrongInput, a_directory_is_no_configuration) {
+  const Result result = shell(place_, fmt::format("{} --config {} list", holdfast_binary().string(),
+                                                  place_.path().string()));
+  EXPECT_EQ(result.status, status_of(Code::configuration)) << result.errors;
+  EXPECT_NE(result.errors.find("it is a directory"), std::string::npos) << result.errors;
+  EXPECT_NE(result.errors.find("hint: "), std::string::npos) << result.errors;
 }
 
 }  // namespace

@@ -238,8 +238,10 @@ TEST(AgentlessSetUp, init_needs_no_data_directory_and_doctor_says_what_lacks) {
   Place place;
   Cluster cluster(installation(15), place.path("data"));
   cluster.start();
-  place.must({"init", "--agentless", "--connection", cluster.connection(), "--repository",
-              "file://" + place.repository().string()});
+  const Result made = place.must({"init", "--agentless", "--connection", cluster.connection(),
+                                  "--repository", "file://" + place.repository().string()});
+  EXPECT_EQ(made.output.find("doctor --fix"), std::string::npos) << made.output;
+  EXPECT_NE(made.output.find("wal receive"), std::string::npos) << made.output;
   EXPECT_EQ(text_of(place.configuration()).find("data_directory ="), std::string::npos);
   place.must({"backup"});
   EXPECT_EQ(place.holdfast({"doctor"}).status, 0) << place.holdfast({"doctor"}).output;

@@ -49,6 +49,33 @@ class Repositories : public testing::Test {
   std::unique_ptr<Cluster> cluster_;
 };
 
+TEST_F(Repositories, a_restore_that_is_interrupted_leaves_an_empty_directory) {
+  cluster_->sql(
+      "CREATE TABLE noise AS SELECT md5(random()::text) || md5(random()::text) AS v "
+      "FROM generate_series(1, 300000)");
+  place_.must({"backup"});
+  const fs::path target = place_.path("restored");
+  Running restore(place_, {"restore", target.string(), "--to", "immediate"});
+  await([&] { return restore.over() || fs::exists(target / "base" / "1" / "1259"); }, "some files");
+  restore.signal(SIGINT);
+  EXPECT_EQ(restore.wait(), status_of(base::Code::interrupted)) << restore.said();
+  EXPECT_TRUE(is_empty_or_absent(target));
+}
+
+TEST_F(Repositories, a_restore_that_fails_from_each_leaves_an_empty_directory) {
+  place_.must({"backup"});
+  for (const fs::path& pack : files_below(place_.repository())) {
+    if (pack.string().find("/packs/") != std::string::npos) overwrite(pack, "lost");
+  }
+  const fs::path target = place_.path("restored");
+  const fs::path key = place_.path("offsite.key");
+  fs::rename(key, key.string() + ".away");
+  EXPECT_NE(place_.holdfast({"restore", target.string(), "--to", "immediate"}).status, 0);
+  EXPECT_TRUE(is_empty_or_absent(target));
+  fs::rename(key.string() + ".away", key);
+  place_.must({"restore", target.string(), "--to", "immediate"});
+}
+
 TEST_F(Repositories, all_get_every_backup_and_all_wal) {
   place_.must({"backup"});
   place_.archive_all(*cluster_);

@@ -37,6 +37,16 @@ TEST_P(ReceiveOn, brings_back_what_was_written_a_moment_before_the_loss_of_every
   place_.must({"verify"});
 }
 
+TEST_F(Receive, is_enough_for_doctor_while_it_runs) {
+  const Result without = place_.holdfast({"doctor"});
+  EXPECT_EQ(without.status, status_of(base::Code::check_failed)) << without.output;
+  EXPECT_NE(without.output.find("archive_mode = off"), std::string::npos) << without.output;
+  const auto receiver = receive();
+  const Result with = place_.must({"doctor", "--fix"});
+  EXPECT_NE(with.output.find("WAL is received"), std::string::npos) << with.output;
+  EXPECT_EQ(with.output.find("restart"), std::string::npos) << with.output;
+}
+
 TEST_F(Receive, stops_cleanly_and_goes_on_where_it_stopped_WR19) {
   for (const int number : {SIGTERM, SIGINT}) {
     const auto receiver = receive();

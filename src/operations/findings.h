@@ -1,0 +1,47 @@
+#pragma once
+
+// What `doctor` and `status` find, one thing at a time.
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "operations/recovery_window.h"
+
+namespace holdfast::operations {
+
+struct Finding {
+  enum class Level { good, warning, bad };
+  Level level = Level::good;
+  std::string what;    ///< "archive_mode is off: no WAL is archived"
+  std::string remedy;  ///< the way out; empty if nothing is to be done
+};
+
+/// One look after the other. A look that fails is a finding, and the others go on.
+class Findings {
+ public:
+  using Level = Finding::Level;
+  void note(Level level, std::string what, std::string remedy = {}) {
+    all_.push_back({level, std::move(what), std::move(remedy)});
+  }
+  template <typename Look>
+  void attempt(const Look& look) {
+    try {
+      look();
+    } catch (const base::Error& error) {
+      note(Level::bad, error.message(), error.hint());
+    }
+  }
+  /// The windows of a history, the newest last: one that ends in a hole is bad if none goes on
+  /// behind it.
+  void note_windows(const std::vector<RecoveryWindow>& windows);
+
+  const std::vector<Finding>& all() const { return all_; }
+  /// Nothing is bad.
+  bool ok() const;
+
+ private:
+  std::vector<Finding> all_;
+};
+
+}  // namespace holdfast::operations
