@@ -48,7 +48,7 @@ void print(const operations::InitOutcome& outcome) {
   if (outcome.made_repository) {
     say("Next: `holdfast doctor --fix` sets up WAL archiving, `holdfast backup` takes a backup.");
   } else if (!outcome.registered && !outcome.wrote_configuration) {
-    say("Everything was there already.");
+    say("Everything was there already. The recovery kit comes again with --recovery-kit.");
   }
 }
 

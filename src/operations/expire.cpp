@@ -204,6 +204,7 @@ class Expiry {
       }
     }
     const ExpirePlan first = plan(true);
+    settle(first);
     for (const SystemPlan& system : first.systems) {
       for (const Decision* each : system.going()) {
         if (allowed.contains({system.place.system_id, each->backup().id})) retire(each->backup());
@@ -238,6 +239,18 @@ class Expiry {
       for (const GoneBackup& each : system.gone) now = std::max(now, each.gone);
       return now;
     });
+  }
+
+  /// What stays must be durable before anything goes: its maker may have died right after the
+  /// commit, and a power cut would take it.
+  void settle(const ExpirePlan& first) const {
+    for (const SystemPlan& system : first.systems) {
+      for (const Decision& each : system.decisions) {
+        const repository::Backups backups(site_.repository, each.backup().place);
+        const std::string name = backups.object_name(each.backup().id, "backup.json");
+        if (each.kept()) store_.settle(name.substr(0, name.rfind('/')));
+      }
+    }
   }
 
   /// TRAPS LC3: before each single removal.

@@ -234,6 +234,13 @@ bool DirectoryStore::remove(std::string_view name) {
   return true;
 }
 
+void DirectoryStore::settle(std::string_view directory) {
+  // The way to it was durable before the first name in it was made.
+  const path there = directory.empty() ? root_ : path_of(directory);
+  const auto open = base::open_if_exists(there, O_RDONLY | O_DIRECTORY);
+  if (open) base::sync_file(*open, there);
+}
+
 std::string DirectoryStore::url() const {
   return "file://" + root_.string();
 }

@@ -396,6 +396,14 @@ void LossyDisk::cut(Unsynced bytes, unsigned seed) {
   fault_ = {};
 }
 
+void LossyDisk::settle() {
+  const std::lock_guard lock(mutex_);
+  for (auto& [number, node] : *nodes_) {
+    node.synced_bytes = node.bytes;
+    node.synced_names = node.names;
+  }
+}
+
 void LossyDisk::revive() {
   const std::lock_guard lock(mutex_);
   dead_ = false;

@@ -65,6 +65,8 @@ class LossyDisk {
   /// The power goes and comes back. With `luck` each change that was not synced may have become
   /// durable or not, by `seed`: a disk writes when it likes.
   void cut(Unsynced bytes = Unsynced::zeros, unsigned seed = 0);
+  /// All that is there is durable now.
+  void settle();
   /// After a kill: as it was at that moment, nothing is lost.
   void revive();
 
