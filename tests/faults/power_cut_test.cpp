@@ -5,6 +5,7 @@
 //
 // The short version takes a spread of moments, HOLDFAST_LONG every one.
 
+#include <cstring>
 #include <regex>
 
 #include "fault_store.h"
@@ -137,6 +138,36 @@ TEST_F(PowerCut, INV_4_at_any_change_of_wal_push_loses_no_segment_that_was_ackno
                   },
                   expect_done},
                  20);
+}
+
+/// A failed fsync is not cured by another one: what then is called done must be there all the same.
+TEST_F(PowerCut, INV_4_at_any_change_that_fails_wal_push_fails_or_the_segment_is_there) {
+  const std::string name = cluster_->sql("SELECT pg_walfile_name(pg_current_wal_lsn())");
+  cluster_->sql("SELECT pg_switch_wal()");
+  const fs::path segment = cluster_->data_directory() / "pg_wal" / name;
+  const fs::path fetched = place_.path("fetched");
+  const auto push = [&] { return place_.holdfast({"wal", "push", segment.string()}).status; };
+  disk_->settle();
+  disk_->keep();
+  disk_->plan({});
+  ASSERT_EQ(push(), 0);
+  int failed = 0;
+  for (const std::uint64_t at : moments(disk_->count(), 10)) {
+    for (const int error : {EIO, ENOSPC}) {
+      SCOPED_TRACE(fmt::format("change {}: {}", at, std::strerror(error)));
+      disk_->put_back();
+      disk_->plan({.at = at, .error = error});
+      if (const int status = push(); status != 0) {
+        ++failed;
+        EXPECT_EQ(status, status_of(error == EIO ? Code::io : Code::no_space));
+        EXPECT_EQ(push(), 0) << "the next run";
+      }
+      disk_->cut();
+      ASSERT_EQ(place_.holdfast({"wal", "fetch", name, fetched.string()}).status, 0);
+      EXPECT_EQ(base::read_existing_file(fetched), base::read_existing_file(segment));
+    }
+  }
+  EXPECT_GT(failed, 10) << "the faults did not fire";
 }
 
 TEST_F(PowerCut, INV_3_at_any_change_of_expire_takes_nothing_that_is_needed) {
