@@ -16,6 +16,7 @@
 #include "base/workers.h"
 #include "operations/repositories.h"
 #include "postgres/lsn.h"
+#include "store/silence.h"
 
 namespace holdfast::cli {
 
@@ -158,7 +159,11 @@ CLI::App* add_command(CLI::App& parent, Invocation& invocation, const std::strin
   command->add_option("--cluster", invocation.cluster, "Which cluster, if there are several")
       ->type_name("NAME");
   command->footer(exit_status_help(codes));
-  command->callback(std::move(run));
+  command->callback([name, run = std::move(run)] {
+    if (name == "fetch") return run();  // its process must have one thread only
+    const store::SilenceWatch watch(std::chrono::seconds(10), print_warning);
+    run();
+  });
   return command;
 }
 

@@ -142,6 +142,13 @@ void expire(Invocation& invocation, const operations::Configuration& configurati
   json document = plan_json(plan);
   if (!invocation.json) print_plan(plan);
   warn_of(plan.problems);
+  if (plan.now + std::chrono::hours(1) < base::now()) {
+    print_warning(
+        fmt::format("nothing in the repository is from the day before now: the rules go by {}, as "
+                    "the clock may "
+                    "be wrong",
+                    base::to_string(std::chrono::floor<std::chrono::seconds>(plan.now))));
+  }
   if (!plan.problems.empty()) invocation.exit_status = base::info(Code::corrupt).exit_status;
   if (!plan.has_rules) {
     print_warning(

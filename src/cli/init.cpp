@@ -50,7 +50,7 @@ void print(const operations::InitOutcome& outcome, bool agentless) {
   } else if (outcome.made_repository) {
     say("Next: `holdfast doctor --fix` sets up WAL archiving, `holdfast backup` takes a backup.");
   } else if (!outcome.registered && !outcome.wrote_configuration) {
-    say("Everything was there already.");
+    say("Everything was there already. The recovery kit comes again with --recovery-kit.");
   }
 }
 

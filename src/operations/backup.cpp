@@ -500,6 +500,8 @@ void Run::check_stored() const {
                  info_.id.text, name);
     }
   }
+  // Some of it others stored: an archiver that was killed, say.
+  archive_.settle();
 }
 
 void Run::commit() {

@@ -146,6 +146,19 @@ class SystemPlanner {
   SystemPlan plan_;
 };
 
+/// What the rules go by when the clock says `clock`: no more than a day after the newest thing in
+/// the repository. A clock that jumped into the future must not make everything old; and where
+/// nothing arrives any more, nothing replaces what is there.
+Timestamp time_of_rules(const RetentionInput& facts, Timestamp clock) {
+  std::optional<Timestamp> newest;
+  const auto see = [&](Timestamp time) {
+    if (time <= clock) newest = std::max(newest.value_or(time), time);
+  };
+  for (const Candidate& each : facts.candidates) see(each.backup.stopped);
+  for (const TimelineUse& each : facts.timelines) see(each.last_written);
+  return newest ? std::min(clock, *newest + std::chrono::days(1)) : clock;
+}
+
 /// Reads a cluster, decides, and plans. `clock` tells the store's time for a system.
 ExpirePlan make_plan(const Site& site, const ExpireRequest& request, bool preview,
                      const std::function<Timestamp(const SystemSurvey&)>& clock) {
@@ -167,8 +180,9 @@ ExpirePlan make_plan(const Site& site, const ExpireRequest& request, bool previe
                       each.id.text));
     }
   }
-  const Timestamp now = request.now.value_or(base::now());
-  const std::vector<Decision> decisions = decide_retention(seen.retention(rules, now));
+  RetentionInput facts = seen.retention(rules, base::now());
+  plan.now = facts.now = request.now.value_or(time_of_rules(facts, facts.now));
+  const std::vector<Decision> decisions = decide_retention(facts);
   // A cluster without one good backup may be one whose backups we fail to see (TRAPS GC5).
   const bool any_good =
       std::ranges::any_of(decisions, [](const Decision& each) { return each.candidate.good(); });
@@ -207,6 +221,8 @@ class Expiry {
       }
     }
     const ExpirePlan first = plan(true);
+    now_ = first.now;
+    settle(first);
     for (const SystemPlan& system : first.systems) {
       for (const Decision* each : system.going()) {
         if (allowed.contains({system.place.system_id, each->backup().id})) retire(each->backup());
@@ -243,6 +259,18 @@ class Expiry {
     });
   }
 
+  /// What stays must be durable before anything goes: its maker may have died right after the
+  /// commit, and a power cut would take it.
+  void settle(const ExpirePlan& first) const {
+    for (const SystemPlan& system : first.systems) {
+      for (const Decision& each : system.decisions) {
+        const repository::Backups backups(site_.repository, each.backup().place);
+        const std::string name = backups.object_name(each.backup().id, "backup.json");
+        if (each.kept()) store_.settle(name.substr(0, name.rfind('/')));
+      }
+    }
+  }
+
   /// TRAPS LC3: before each single removal.
   void check() const {
     base::stop_if_interrupted();
@@ -272,10 +300,9 @@ class Expiry {
     }
     // Who pins a backup looks for the mark afterwards, and we look for pins after the mark: one of
     // us sees the other (TRAPS GC10).
-    const Timestamp now = request_.now.value_or(base::now());
     const auto pins = repository::Pins(site_.repository, backup.place).of(backup.id);
     check();
-    if (std::ranges::any_of(pins, [&](const auto& pin) { return pin.holds_at(now); })) {
+    if (std::ranges::any_of(pins, [&](const auto& pin) { return pin.holds_at(now_); })) {
       store_.remove(mark);
       outcome_.spared.push_back(backup.id);
       return;
@@ -324,6 +351,7 @@ class Expiry {
   const ExpireRequest& request_;
   base::Progress& progress_;
   std::vector<std::unique_ptr<repository::Lease>> leases_;
+  Timestamp now_{};  ///< for the rules
   ExpireOutcome outcome_;
 };
 

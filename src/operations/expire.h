@@ -27,7 +27,7 @@ namespace holdfast::operations {
 struct ExpireRequest {
   /// How long a backup that is gone can still be read.
   base::Microseconds grace = std::chrono::hours(1);
-  std::optional<base::Timestamp> now;  ///< for the rules; default: our clock
+  std::optional<base::Timestamp> now;  ///< for the rules; default: see ExpirePlan::now
   std::chrono::seconds lease_term{60};
 };
 
@@ -60,6 +60,8 @@ struct ExpirePlan {
   bool has_rules = true;  ///< without [keep] no backup is ever expired
   std::vector<SystemPlan> systems;
   std::vector<UnreadableBackup> unreadable;
+  /// What the rules went by: our clock, but at most a day after the newest backup or WAL.
+  base::Timestamp now{};
   /// What cannot be read. While there is any, only backups go; no pack, shard or WAL does.
   std::vector<std::string> problems;
 

@@ -134,6 +134,17 @@ void give_to_cluster(const Configuration& configuration, const path& made) {
   }
 }
 
+/// What is there may have been made by a run that was killed before its name was durable.
+void settle_way_to(const path& there) {
+  for (path up = there; up.has_relative_path(); up = up.parent_path()) {
+    try {
+      base::sync_directory(up.parent_path());
+    } catch (const Error& error) {
+      if (error.code() != Code::permission) throw;  // then it is not ours, and older
+    }
+  }
+}
+
 /// Opens the repository, or makes it.
 repository::Repository provide_repository(const Configuration& configuration,
                                           const InitRequest& request, InitOutcome& outcome) {
@@ -141,7 +152,11 @@ repository::Repository provide_repository(const Configuration& configuration,
   auto store = store::open_store(wanted.url);
   if (repository::Repository::exists(*store)) {
     repository::Repository there = open_repository(wanted);
-    if (request.recovery_kit && there.encrypted()) {
+    settle_way_to(store::directory_of(wanted.url));
+    store->settle("");
+    // Without a configuration nobody has seen the kit here: an earlier run may have been cut off.
+    const bool unseen = !base::status_of(configuration.path);
+    if ((request.recovery_kit || unseen) && there.encrypted()) {
       outcome.recovery_kit += make_kit(configuration, there, *there.protection().key);
     }
     return there;
@@ -152,11 +167,13 @@ repository::Repository provide_repository(const Configuration& configuration,
     outcome.made_key_file = true;
     outcome.key_file = wanted.key.key_file;
   }
+  if (!wanted.key.key_file.empty()) settle_way_to(wanted.key.key_file);
   if (const auto directory = store::directory_of(wanted.url); !base::status_of(directory)) {
     base::make_directories(directory);
     give_to_cluster(configuration, directory);
     store = store::open_store(wanted.url);  // it looks at whom the directory belongs to
   }
+  settle_way_to(store::directory_of(wanted.url));
   if (!wanted.key.passphrase.empty()) {
     outcome.notes.push_back(
         "archive_command and restore_command need HOLDFAST_PASSPHRASE in the server's environment; "
@@ -185,7 +202,10 @@ void register_systems(const Configuration& configuration, repository::Repository
   for (const ClusterConfiguration& cluster : configuration.clusters) {
     const repository::ClusterPlace place{cluster.name, postgres::to_string(system_of(cluster))};
     outcome.system_id = place.system_id;
-    if (repository.is_registered(place)) continue;
+    if (repository.is_registered(place)) {
+      repository.store().settle(place.directory());
+      continue;
+    }
     const auto known = repository.systems(cluster.name);
     if (!known.empty() && !request.new_system) {
       throw Error(
@@ -253,6 +273,7 @@ InitOutcome initialize(const InitRequest& request) {
     if (secret) give_to_cluster(configuration, configuration.path);
     outcome.wrote_configuration = true;
   }
+  settle_way_to(configuration.path);
   return outcome;
 }
 

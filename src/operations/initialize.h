@@ -31,7 +31,8 @@ struct InitOutcome {
   std::string key_file;
   bool registered = false;  ///< this system is new in the repository
   std::string system_id;
-  std::string recovery_kit;  ///< empty if the repository was there before, unless asked for
+  /// Empty if repository and configuration were there before, unless asked for.
+  std::string recovery_kit;
   std::vector<std::string> notes;
 };
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/workers.h"
 #include "postgres/wal_segment.h"
+#include "store/silence.h"
 
 namespace holdfast::operations {
 
@@ -18,8 +19,19 @@ using postgres::WalFileName;
 /// So many segments a push brings to a repository that was down. The next one goes on.
 constexpr std::uint64_t catch_up_at_once = 64;
 
+/// A repository that is silent for so long is left out, if there are others.
+constexpr std::chrono::seconds answer_within{5};
+
 const std::string& name_of(const Configuration& configuration) {
   return configuration.repository().name;
+}
+
+/// One of several that hangs must not keep what there is from the others.
+std::vector<bool> which_answer(const std::vector<Configuration>& repositories) {
+  if (repositories.size() == 1) return {true};
+  std::vector<std::string> urls;
+  for (const Configuration& each : repositories) urls.push_back(each.repository().url);
+  return store::answering(urls, answer_within);
 }
 
 /// Opens all that can be opened; says which cannot.
@@ -28,8 +40,14 @@ std::vector<Site> open_all(const std::vector<Configuration>& repositories,
                            std::optional<Error>& first_error) {
   std::vector<Site> sites;
   sites.reserve(repositories.size());
-  for (const Configuration& each : repositories) {
+  const std::vector<bool> answers = which_answer(repositories);
+  for (std::size_t i = 0; i < repositories.size(); ++i) {
+    const Configuration& each = repositories[i];
     try {
+      if (!answers[i]) {
+        throw Error(Code::io, fmt::format("could not reach {}: it has not answered for {} s",
+                                          each.repository().url, answer_within.count()));
+      }
       sites.push_back(open_site(each, cluster));
     } catch (const Error& error) {
       if (!first_error) first_error = error;

@@ -29,9 +29,9 @@ std::vector<Configuration> each_repository(const Configuration& configuration,
 /// How a piece of work that is done for several repositories speaks of those where it failed.
 using SayFailure = std::function<void(const std::string& repository, const base::Error& error)>;
 
-/// `wal push` into all. Durable in at least `[wal] copies` of them on return (INV-4); where it is
-/// missing is said. A repository that lacks the segments before this one gets them from the others,
-/// a bounded number each time.
+/// `wal push` into all; one that hangs is left out. Durable in at least `[wal] copies` of them on
+/// return (INV-4); where it is missing is said. A repository that lacks the segments before this
+/// one gets them from the others, a bounded number each time.
 PushOutcome push_wal_everywhere(const std::vector<Configuration>& repositories,
                                 const std::string& cluster, const base::fs::path& path,
                                 unsigned workers, const SayFailure& say);

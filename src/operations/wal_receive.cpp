@@ -201,6 +201,8 @@ ResumePoint Receiver::choose_start(const TimelineHistory& history, Lsn flushed) 
     }
     const WalCoverage coverage(system_->archive, size_);
     remove_leftovers(coverage);
+    // What an earlier receiver left counts as stored now, and is confirmed (INV-4).
+    system_->archive.settle();
     points = resume_points(coverage, backups, history, slot_start, flushed);
     if (backups.empty() && said_.empty()) {
       request_.say("there is no backup of this cluster yet: take one with `holdfast backup`");

@@ -72,7 +72,12 @@ std::string WalArchive::object_name(const std::string& name) const {
 
 WalArchive::Put WalArchive::put(const std::string& name, base::View bytes, unsigned workers) const {
   const auto compare = [&](const base::Bytes& existing) {
-    if (std::ranges::equal(existing, bytes)) return Put::identical;
+    if (std::ranges::equal(existing, bytes)) {
+      // Whoever wrote it may have died before its name was durable (INV-4).
+      const std::string object = place_.directory() + "/" + object_name(name);
+      repository_.store().settle(object.substr(0, object.rfind('/')));
+      return Put::identical;
+    }
     throw base::Error(
         base::Code::conflict,
         fmt::format("cannot store WAL file {}: the repository has other bytes under this name",
@@ -118,6 +123,18 @@ std::vector<WalArchive::File> WalArchive::files(const std::string& timeline) con
     if (name.find('/') == std::string::npos) found.push_back({name, object.size, object.written});
   }
   return found;
+}
+
+void WalArchive::settle() const {
+  store::ObjectStore& store = repository_.store();
+  const std::string directory = place_.directory() + "/wal";
+  store.settle(directory);
+  for (const std::string& timeline : timelines()) {
+    store.settle(directory + "/" + timeline);
+    for (const std::string& segment : slices().segments(timeline)) {
+      slices().settle(segment);
+    }
+  }
 }
 
 std::vector<std::string> WalArchive::histories() const {

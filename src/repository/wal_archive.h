@@ -28,6 +28,8 @@ class WalArchive {
   /// nullopt only if the archive has no such file. Error(corrupt) if it has, but not as written.
   std::optional<base::Bytes> get(const std::string& name) const;
   bool has(const std::string& name) const;
+  /// All that it has now, slices too, is durable on return, whoever wrote it.
+  void settle() const;
 
   struct File {
     std::string name;

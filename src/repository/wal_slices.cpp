@@ -149,6 +149,10 @@ WalSlices::Assembled WalSlices::assemble(const std::string& segment,
   return result;
 }
 
+void WalSlices::settle(const std::string& segment) const {
+  repository_.store().settle(place_.directory() + "/" + directory_name(segment));
+}
+
 void WalSlices::remove(const std::string& segment) const {
   // From the end: what is left at any moment has no hole.
   const auto found = starts(segment);

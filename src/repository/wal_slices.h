@@ -47,6 +47,8 @@ class WalSlices {
   /// Where the first slice begins; nullopt if the segment has none.
   std::optional<std::uint64_t> first(const std::string& segment) const;
 
+  /// Those that are there now are durable on return, whoever wrote them.
+  void settle(const std::string& segment) const;
   /// Removes the slices of a segment, which is durable as a whole or not needed any more.
   void remove(const std::string& segment) const;
 

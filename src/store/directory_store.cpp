@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "store/silence.h"
 
 namespace holdfast::store {
 
@@ -25,6 +26,7 @@ base::Timestamp time_of(const struct stat& status) {
 }
 
 Owner owner_of(const path& root) {
+  const Asking asking(root);
   const auto status = base::status_of(root);
   if (::geteuid() != 0 || !status || status->st_uid == 0) return {};
   return {status->st_uid, status->st_gid};
@@ -43,12 +45,16 @@ void make_directories(const path& directory, const Owner& owner) {
 
 class FileReader : public ObjectReader {
  public:
-  FileReader(base::Fd file, path name)
-      : file_(std::move(file)), name_(std::move(name)), size_(base::file_size(file_, name_)) {}
+  FileReader(base::Fd file, path name, path root)
+      : file_(std::move(file)),
+        name_(std::move(name)),
+        root_(std::move(root)),
+        size_(base::file_size(file_, name_)) {}
 
   std::uint64_t size() const override { return size_; }
 
   void read(std::uint64_t offset, base::MutableView into) override {
+    const Asking asking(root_);
     if (base::read_at(file_, into, offset, name_) != into.size()) {
       base::fail(base::Code::corrupt, "\"{}\" ends too early: {} bytes were expected at {}",
                  name_.string(), into.size(), offset);
@@ -58,6 +64,7 @@ class FileReader : public ObjectReader {
  private:
   base::Fd file_;
   path name_;
+  path root_;
   std::uint64_t size_;
 };
 
@@ -82,6 +89,7 @@ void list_below(const path& directory, const std::string& prefix, std::vector<Ob
 class FileWriter : public ObjectWriter {
  public:
   FileWriter(DirectoryStore& store, path name) : store_(store), name_(std::move(name)) {
+    const Asking asking(store_.root_);
     const path directory = store.root_ / temporary_directory;
     make_directories(directory, store.owner_);
     std::string temporary = (directory / "XXXXXX").string();
@@ -101,12 +109,14 @@ class FileWriter : public ObjectWriter {
   FileWriter& operator=(const FileWriter&) = delete;
 
   void append(base::View bytes) override {
+    const Asking asking(store_.root_);
     base::write_all(file_, bytes, name_);
     written_ += bytes.size();
     start_writeback();
   }
 
   bool commit() override {
+    const Asking asking(store_.root_);
     base::sync_file(file_, name_);
     store_.prepare_directory(name_.parent_path());
     int result = ::link(temporary_.c_str(), name_.c_str());
@@ -154,10 +164,11 @@ path DirectoryStore::path_of(std::string_view name) const {
 }
 
 std::unique_ptr<ObjectReader> DirectoryStore::open(std::string_view name) {
+  const Asking asking(root_);
   const path file_name = path_of(name);
   std::optional<base::Fd> file = base::open_if_exists(file_name, O_RDONLY);
   if (!file) return nullptr;
-  return std::make_unique<FileReader>(*std::move(file), file_name);
+  return std::make_unique<FileReader>(*std::move(file), file_name, root_);
 }
 
 std::unique_ptr<ObjectWriter> DirectoryStore::create(std::string_view name) {
@@ -197,6 +208,7 @@ void DirectoryStore::forget_directory(const path& directory) {
 }
 
 std::optional<ObjectInfo> DirectoryStore::stat(std::string_view name) {
+  const Asking asking(root_);
   const auto status = base::status_of(path_of(name));
   if (!status || S_ISDIR(status->st_mode)) return std::nullopt;
   return ObjectInfo{std::string(name), static_cast<std::uint64_t>(status->st_size),
@@ -204,6 +216,7 @@ std::optional<ObjectInfo> DirectoryStore::stat(std::string_view name) {
 }
 
 std::vector<ObjectInfo> DirectoryStore::list(std::string_view directory) {
+  const Asking asking(root_);
   std::vector<ObjectInfo> found;
   const std::string prefix = directory.empty() ? "" : std::string(directory) + "/";
   list_below(directory.empty() ? root_ : path_of(directory), prefix, found);
@@ -213,6 +226,7 @@ std::vector<ObjectInfo> DirectoryStore::list(std::string_view directory) {
 }
 
 std::vector<std::string> DirectoryStore::names(std::string_view directory) {
+  const Asking asking(root_);
   auto names = base::directory_names(directory.empty() ? root_ : path_of(directory));
   if (!names) return {};
   std::erase_if(*names, [](const std::string& name) { return name.starts_with("."); });
@@ -220,6 +234,7 @@ std::vector<std::string> DirectoryStore::names(std::string_view directory) {
 }
 
 bool DirectoryStore::remove(std::string_view name) {
+  const Asking asking(root_);
   const path file_name = path_of(name);
   if (::unlink(file_name.c_str()) != 0) {
     if (errno == ENOENT || errno == ENOTDIR) return false;
@@ -234,11 +249,20 @@ bool DirectoryStore::remove(std::string_view name) {
   return true;
 }
 
+void DirectoryStore::settle(std::string_view directory) {
+  const Asking asking(root_);
+  // The way to it was durable before the first name in it was made.
+  const path there = directory.empty() ? root_ : path_of(directory);
+  const auto open = base::open_if_exists(there, O_RDONLY | O_DIRECTORY);
+  if (open) base::sync_file(*open, there);
+}
+
 std::string DirectoryStore::url() const {
   return "file://" + root_.string();
 }
 
 std::size_t DirectoryStore::sweep_unfinished() {
+  const Asking asking(root_);
   const path directory = root_ / temporary_directory;
   const auto names = base::directory_names(directory);
   if (!names) return 0;

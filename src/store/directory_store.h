@@ -4,7 +4,7 @@
 //
 // An object is written to a file in ".tmp" of the root, synced, linked to its final name (which
 // fails if that exists: create-if-absent by the kernel), and the directories that lead to it are
-// synced. So a name that can be seen is durable and whole.
+// synced. So a name that can be seen is whole, and durable unless its writer died right then.
 //
 // Directories stay when they have become empty, but for those whose name ends in ".d" (the parts of
 // something that is being written, by one writer at a time).
@@ -39,6 +39,7 @@ class DirectoryStore : public ObjectStore {
   std::vector<ObjectInfo> list(std::string_view directory) override;
   std::vector<std::string> names(std::string_view directory) override;
   bool remove(std::string_view name) override;
+  void settle(std::string_view directory) override;
   std::size_t sweep_unfinished() override;
   std::string url() const override;
 

@@ -63,6 +63,9 @@ class ObjectStore {
   virtual std::vector<std::string> names(std::string_view directory) = 0;
   /// False if there was no such object. The removal is durable when this returns.
   virtual bool remove(std::string_view name) = 0;
+  /// Makes durable what can be seen directly below `directory`: a writer may have died between the
+  /// naming of an object and that. Whoever relies on what he did not write himself calls this.
+  virtual void settle(std::string_view /*directory*/) {}
   /// Removes what writers that died left unfinished, where that can be told; returns how many.
   virtual std::size_t sweep_unfinished() { return 0; }
   /// For messages: "file:///var/lib/holdfast".

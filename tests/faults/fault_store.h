@@ -78,6 +78,12 @@ class FaultStore : public store::ObjectStore {
   bool remove(std::string_view name) override {
     return call(name, [&] { return inner_->remove(name); });
   }
+  void settle(std::string_view directory) override {
+    call(directory, [&] {
+      inner_->settle(directory);
+      return 0;
+    });
+  }
   std::size_t sweep_unfinished() override { return inner_->sweep_unfinished(); }
   std::string url() const override { return inner_->url(); }
 
