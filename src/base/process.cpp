@@ -246,6 +246,20 @@ Outcome run(const Command& command) {
   return outcome;
 }
 
+Outcome run_into(const Command& command, int output) {
+  Pipe in;
+  Pipe err;
+  const pid_t pid = start(command, in.read.get(), output, err.write.get());
+  in.read.reset();
+  err.write.reset();
+  Pipe nothing;
+  nothing.read.reset();
+  Outcome outcome;
+  exchange(in, nothing, err, {}, outcome);
+  outcome.status = wait_for_pid(pid);
+  return outcome;
+}
+
 void become(const Command& command) {
   std::vector<std::string> arguments = command.argv;
   std::vector<std::string> environment = environment_of(command);

@@ -48,6 +48,8 @@ struct Outcome {
 
 /// Runs to the end and collects both outputs. Throws only if the program cannot be started at all.
 Outcome run(const Command& command);
+/// The same, but what the child prints goes straight to `output`.
+Outcome run_into(const Command& command, int output);
 /// Runs to the end; throws Error(io) with the last lines of stderr unless the status is 0.
 std::string run_checked(const Command& command);
 

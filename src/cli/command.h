@@ -66,6 +66,7 @@ void add_backup(CLI::App& app, Invocation& invocation);
 void add_list(CLI::App& app, Invocation& invocation);
 void add_events(CLI::App& app, Invocation& invocation);
 void add_restore(CLI::App& app, Invocation& invocation);
+void add_extract(CLI::App& app, Invocation& invocation);
 void add_mount(CLI::App& app, Invocation& invocation);
 void add_unmount(CLI::App& app, Invocation& invocation);
 void add_settle(CLI::App& app, Invocation& invocation);

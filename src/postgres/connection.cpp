@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "base/workers.h"
+#include "postgres/connection_string.h"
 
 namespace holdfast::postgres {
 
@@ -16,12 +17,12 @@ struct FreeOptions {
 
 /// A connection string that libpq cannot parse is refused in words of our own: libpq quotes parts
 /// of it, and any part can be a password.
-void check_parses(const std::string& connection) {
+std::unique_ptr<PQconninfoOption, FreeOptions> parse(const std::string& connection) {
   char* why = nullptr;
-  const std::unique_ptr<PQconninfoOption, FreeOptions> options(
+  std::unique_ptr<PQconninfoOption, FreeOptions> options(
       libpq().PQconninfoParse(connection.c_str(), &why));
   libpq().PQfreemem(why);
-  if (options) return;
+  if (options) return options;
   throw base::Error(base::Code::configuration, "cannot use the connection string: it is malformed",
                     "write it as \"host=/run/postgresql user=postgres\" or as a postgresql:// URI");
 }
@@ -43,6 +44,21 @@ constexpr std::string_view grants_hint =
 
 }  // namespace
 
+std::vector<std::pair<std::string, std::string>> connection_environment(
+    const std::string& connection) {
+  std::vector<std::pair<std::string, std::string>> variables;
+  const auto options = parse(connection);
+  for (const PQconninfoOption* each = options.get(); each->keyword != nullptr; ++each) {
+    if (each->val == nullptr) continue;
+    if (each->envvar == nullptr) {
+      base::fail(base::Code::configuration,
+                 "cannot use \"{}\" in this connection string: it has no variable", each->keyword);
+    }
+    variables.emplace_back(each->envvar, each->val);
+  }
+  return variables;
+}
+
 std::string one_line(std::string_view text) {
   std::string line;
   for (const char c : text) {
@@ -54,7 +70,7 @@ std::string one_line(std::string_view text) {
 
 Handle connect(const std::string& connection, const std::vector<Keyword>& defaults,
                const std::vector<Keyword>& fixed) {
-  check_parses(connection);
+  parse(connection);
   // Of two values for one keyword the later wins; the string itself stands for "dbname".
   std::vector<const char*> names;
   std::vector<const char*> values;

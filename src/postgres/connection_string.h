@@ -1,0 +1,17 @@
+#pragma once
+
+// libpq connection strings, as users write them.
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace holdfast::postgres {
+
+/// What a connection string says, for a program of PostgreSQL's: the environment that means the
+/// same, so that no password is seen in `ps`. Throws Error(configuration) for a malformed string,
+/// or for a keyword that has no variable.
+std::vector<std::pair<std::string, std::string>> connection_environment(
+    const std::string& connection);
+
+}  // namespace holdfast::postgres
