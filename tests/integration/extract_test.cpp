@@ -48,7 +48,7 @@ TEST_F(Extract, puts_back_a_table_that_was_dropped_at_an_unknown_minute) {
   cluster_->sql("DROP TABLE sales.orders", "app");
   cluster_->sql("INSERT INTO other VALUES (2)", "app");
   place_.archive_all(*cluster_);
-  const auto events = place_.must({"events", "--since", "2020-01-01", "--json"}).json();
+  const auto events = place_.must({"events", "--since", "2020-01-01 00:00:00+00", "--json"}).json();
   nlohmann::json drop;
   for (const auto& event : events.at("events")) {
     if (event.at("kind") == "drop" && event.dump().find("orders") != std::string::npos) {
