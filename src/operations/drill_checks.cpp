@@ -121,8 +121,8 @@ Checked check_checksums(const ScratchCluster& cluster, Budget budget, unsigned w
 std::vector<std::string> databases_of(ScratchCluster& cluster) {
   std::vector<std::string> names;
   postgres::Session session = cluster.server().session();
-  for (const postgres::Row& row :
-       session.query("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")) {
+  for (const postgres::Row& row : session.query("SELECT datname FROM pg_database WHERE "
+                                                "datallowconn AND datconnlimit <> -2 ORDER BY 1")) {
     names.push_back(row.at(0).value_or(""));
   }
   return names;
