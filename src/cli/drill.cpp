@@ -228,12 +228,13 @@ void add_drill(CLI::App& app, Invocation& invocation) {
     if (command->get_subcommands().empty()) run(invocation, *options);
   });
   add_parts(*command, invocation, options);
+  CLI::Option* to = command->add_option(
+      "--to", options->request.to, "What to bring back, as in `restore`; \"latest\" by default");
+  to->type_name("TARGET");
   command
-      ->add_option("--to", options->request.to,
-                   "What to bring back, as in `restore`; \"latest\" by default")
-      ->type_name("TARGET");
-  command->add_flag("--random", options->request.random,
-                    "A random moment of the recovery window instead");
+      ->add_flag("--random", options->request.random,
+                 "A random moment of the recovery window instead")
+      ->excludes(to);
   command->add_option("--backup", options->backup, "Begin from this backup")->type_name("ID");
   command->add_flag("--full", options->request.full,
                     "Check every page, table and index instead of samples");

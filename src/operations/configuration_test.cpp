@@ -103,5 +103,53 @@ TEST(WalSection, that_cannot_be_meant_is_refused) {
   }
 }
 
+Configuration with(const std::string& lines) {
+  return parse_configuration(without + lines, "/etc/holdfast.toml");
+}
+
+TEST(DrillSection, has_defaults_and_says_everything) {
+  const DrillConfiguration none = with("").drill;
+  EXPECT_EQ(none.evidence, "/etc/docs/audit/restore-drills");
+  EXPECT_EQ(none.signing_key, "/etc/holdfast-drill.key");
+  EXPECT_EQ(none.directory, "/var/tmp");
+  EXPECT_TRUE(none.amcheck);
+  EXPECT_TRUE(none.assertions.empty());
+  const DrillConfiguration all = with(
+                                     "[drill]\nevidence = \"/srv/drills\"\nsigning_key = \"k\"\n"
+                                     "directory = \"/scratch\"\nheartbeat = \"a.b.c\"\n"
+                                     "amcheck = \"off\"\napi = \"./api\"\napi_database = \"app\"\n"
+                                     "ready = \"http://127.0.0.1/\"\nready_within = \"5s\"\n"
+                                     "[[drill.check]]\nname = \"n\"\ndatabase = \"d\"\n"
+                                     "sql = \"SELECT 1\"\nexpect = \"1\"\n"
+                                     "[[drill.check]]\nname = \"m\"\ndatabase = \"d\"\n"
+                                     "sql = \"SELECT 2\"\nexpect = \"2\"\n")
+                                     .drill;
+  EXPECT_EQ(all.evidence, "/srv/drills");
+  EXPECT_EQ(all.signing_key, "/etc/k");
+  EXPECT_FALSE(all.amcheck);
+  EXPECT_EQ(all.ready_within, std::chrono::seconds(5));
+  ASSERT_EQ(all.assertions.size(), 2U);
+  EXPECT_EQ(all.assertions[1].sql, "SELECT 2");
+}
+
+TEST(DrillSection, CC10_refuses_what_is_unknown_or_means_nothing) {
+  for (const char* lines :
+       {"[drill]\nevery = \"1d\"", "[drill]\namcheck = \"on\"", "[drill]\namcheck = true",
+        "[drill]\napi = \"x\"", "[drill]\nready = \"x\"", "[drill]\nheartbeat = \"b.c\"",
+        "[drill]\ncheck = \"x\"", "[[drill.check]]\nname = \"n\"",
+        "[[drill.check]]\nname = \"n\"\ndatabase = \"d\"\nsql = \"s\"\nexpect = 1"}) {
+    EXPECT_THROW(with(lines), base::Error) << lines;
+  }
+}
+
+TEST(Objectives, ask_for_a_drill_every_90_days_unless_they_say_otherwise) {
+  EXPECT_EQ(with("").objectives.drill_every, hours(90 * 24));
+  EXPECT_EQ(with("[objectives]\ndrill_every = \"7d\"\nrto = \"4h\"").objectives.drill_every,
+            hours(7 * 24));
+  EXPECT_EQ(with("[objectives]\nrto = \"4h\"").objectives.rto, hours(4));
+  EXPECT_FALSE(with("[objectives]\ndrill_every = \"off\"").objectives.drill_every);
+  EXPECT_THROW(with("[objectives]\ndrill_every = \"never\""), base::Error);
+}
+
 }  // namespace
 }  // namespace holdfast::operations

@@ -121,8 +121,8 @@ Checked check_checksums(const ScratchCluster& cluster, Budget budget, unsigned w
 std::vector<std::string> databases_of(ScratchCluster& cluster) {
   std::vector<std::string> names;
   postgres::Session session = cluster.server().session();
-  for (const postgres::Row& row :
-       session.query("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")) {
+  for (const postgres::Row& row : session.query("SELECT datname FROM pg_database WHERE "
+                                                "datallowconn AND datconnlimit <> -2 ORDER BY 1")) {
     names.push_back(row.at(0).value_or(""));
   }
   return names;
@@ -173,17 +173,27 @@ class Structures {
       if (session == sessions.end()) {
         session = sessions.emplace(database, cluster_.server().session(database)).first;
       }
-      const bool thorough = !sampled_ || relation.pages <= largest_thorough;
-      const auto problems =
-          postgres::check_relation(session->second, relation, thorough,
-                                   sampled_ ? std::optional(sampled_blocks) : std::nullopt);
-      const std::lock_guard lock(mutex_);
-      ++checked_;
-      if (!problems.empty()) broken_.push_back(fmt::format("{}.{}", database, relation.name));
-      for (const std::string& each : problems) {
-        if (details_.size() < most_details) details_.push_back(database + ": " + each);
-      }
+      look_at(session->second, database, relation);
       if (steady_clock::now() > end_) break;
+    }
+  }
+
+  void look_at(postgres::Session& session, const std::string& database,
+               const postgres::CheckedRelation& relation) {
+    const bool thorough = !sampled_ || relation.pages <= largest_thorough;
+    std::vector<std::string> problems;
+    try {
+      problems = postgres::check_relation(session, relation, thorough,
+                                          sampled_ ? std::optional(sampled_blocks) : std::nullopt);
+    } catch (const Error& error) {
+      if (error.code() != Code::not_found) throw;
+      return;  // it counts among those that were not looked at
+    }
+    const std::lock_guard lock(mutex_);
+    ++checked_;
+    if (!problems.empty()) broken_.push_back(fmt::format("{}.{}", database, relation.name));
+    for (const std::string& each : problems) {
+      if (details_.size() < most_details) details_.push_back(database + ": " + each);
     }
   }
 

@@ -37,11 +37,41 @@ std::optional<base::Fd> lock_of(const Path& place, int flags) {
   return file;
 }
 
+/// What fetches WAL ahead may still be at work for a moment, and add a file.
+void remove_all_of(const Path& path) {
+  for (int left = 100;; --left) {
+    std::error_code failed;
+    base::fs::remove_all(path, failed);
+    if (!failed) return;
+    if (left == 0 || failed != std::errc::directory_not_empty) {
+      base::fail_errno(fmt::format("remove \"{}\"", path.string()), failed.value());
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
+/// The lock goes last: what has none is not swept.
+void empty_place(const Path& place, const std::vector<std::string>& spared) {
+  bool empty = true;
+  for (const auto& name : base::directory_names(place).value_or(std::vector<std::string>{})) {
+    if (std::ranges::find(spared, name) != spared.end()) {
+      empty = false;
+    } else if (name != lock_name) {
+      remove_all_of(place / name);
+    }
+  }
+  base::fs::remove(place / lock_name);
+  if (empty) base::fs::remove(place);
+}
+
 }  // namespace
 
 ScratchPlace::ScratchPlace(const Path& parent, const std::string& name)
     : path_(parent / fmt::format("{}{}", prefix, name)) {
   base::make_directories(parent);
+  // Nobody sweeps a place that is made but not yet locked.
+  const base::Fd gate = base::open_file(parent, O_RDONLY | O_DIRECTORY);
+  ::flock(gate.get(), LOCK_EX);
   sweep(parent);
   base::make_directories(path_, 0700);
   lock_ = base::open_file(path_ / lock_name, O_RDWR | O_CREAT);
@@ -59,7 +89,7 @@ void ScratchPlace::sweep(const Path& parent) {
       const auto dead = lock_of(parent / name, 0);
       if (!dead) continue;
       discard_mount(parent / name / "data");
-      base::fs::remove_all(parent / name);
+      empty_place(parent / name, {});
       ++swept_;
     } catch (const std::exception&) {
       // Another user's: not ours to remove.
@@ -67,35 +97,8 @@ void ScratchPlace::sweep(const Path& parent) {
   }
 }
 
-namespace {
-
-/// What fetches WAL ahead may still be at work for a moment, and add a file.
-void remove_all_of(const Path& path) {
-  for (int left = 100;; --left) {
-    std::error_code failed;
-    base::fs::remove_all(path, failed);
-    if (!failed) return;
-    if (left == 0 || failed != std::errc::directory_not_empty) {
-      base::fail_errno(fmt::format("remove \"{}\"", path.string()), failed.value());
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-}
-
-}  // namespace
-
 void ScratchPlace::clear(const std::vector<std::string>& spared) {
-  bool empty = true;
-  for (const auto& name : base::directory_names(path_).value_or(std::vector<std::string>{})) {
-    if (std::ranges::find(spared, name) != spared.end()) {
-      empty = false;
-    } else if (name != lock_name) {
-      remove_all_of(path_ / name);
-    }
-  }
-  // What has no lock file is not swept.
-  base::fs::remove(path_ / lock_name);
-  if (empty) base::fs::remove(path_);
+  empty_place(path_, spared);
 }
 
 ScratchCluster::ScratchCluster(const Site& site, RestorePlan plan, Path place)

@@ -45,7 +45,8 @@ Checked check_staging_api(const Configuration& configuration, const std::string&
   base::Command command;
   command.argv = {"/bin/sh", "-c", drill.api};
   command.directory = configuration.path.parent_path();
-  command.environment = {{"DATABASE_URL", database_url}};
+  // Our key is not its business.
+  command.environment = {{"DATABASE_URL", database_url}, {"HOLDFAST_PASSPHRASE", ""}};
   command.user = base::running_as_root() ? postgres::server_user() : std::nullopt;
   command.own_group = true;
   command.signal_when_orphaned = SIGKILL;

@@ -69,6 +69,7 @@ class Looking {
 
  private:
   void sample(postgres::Session& session, WitnessedTable& table) {
+    table.facts.pages = postgres::current_pages(session, table.facts);
     const auto first =
         postgres::sample_table(session, table.facts, blocks_per_table, rows_per_table);
     // Looking sets hint bits, which may write to the page: the sample counts from here on.
@@ -150,10 +151,11 @@ Witness take_witness(const repository::Repository& repository, postgres::Session
     witness.taken = session.clock();
     witness.superuser = session.value("SELECT rolname FROM pg_roles WHERE oid = 10");
     Looking looking(repository, connection, witness);
-    for (const postgres::Row& row : session.query(
-             "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'template1' "
-             "AND has_database_privilege(oid, 'CONNECT') "
-             "ORDER BY datname")) {
+    for (const postgres::Row& row :
+         session.query("SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2 "
+                       "AND datname <> 'template1' "
+                       "AND has_database_privilege(oid, 'CONNECT') "
+                       "ORDER BY datname")) {
       try {
         looking.look_at(row.at(0).value_or(""));
       } catch (const base::Error& error) {

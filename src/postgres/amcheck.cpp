@@ -76,22 +76,19 @@ std::vector<CheckedRelation> checkable_relations(Session& session) {
 
 std::vector<std::string> check_relation(Session& session, const CheckedRelation& relation,
                                         bool thorough, std::optional<std::uint64_t> blocks) {
-  if (!relation.is_index) {
-    try {
-      return check_table(session, relation, blocks);
-    } catch (const base::Error& error) {
-      if (error.code() != base::Code::postgres) throw;
-      return {fmt::format("{}: {}", relation.name, error.message())};
-    }
-  }
   try {
+    if (!relation.is_index) return check_table(session, relation, blocks);
     session.query(fmt::format("SELECT {}.bt_index_check({}::oid, {})", home(session), relation.oid,
                               thorough));
+    return {};
   } catch (const base::Error& error) {
     if (error.code() != base::Code::postgres) throw;
+    for (const char* absent : {"could not access file", "could not load library"}) {
+      if (error.message().find(absent) == std::string::npos) continue;
+      throw base::Error(base::Code::not_found, error.message());
+    }
     return {fmt::format("{}: {}", relation.name, error.message())};
   }
-  return {};
 }
 
 }  // namespace holdfast::postgres

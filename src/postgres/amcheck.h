@@ -31,7 +31,8 @@ std::vector<CheckedRelation> checkable_relations(Session& session);
 
 /// What is wrong with one of them; empty: nothing. An index is checked as a tree, and with
 /// `thorough` also for an entry for each row of its table. Of a table all blocks are read, or
-/// `blocks` of them from a random one on.
+/// `blocks` of them from a random one on. Throws Error(not_found) for what cannot be looked at
+/// here, because a library that it needs is not installed.
 std::vector<std::string> check_relation(Session& session, const CheckedRelation& relation,
                                         bool thorough, std::optional<std::uint64_t> blocks);
 

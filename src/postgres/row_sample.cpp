@@ -58,7 +58,7 @@ std::vector<TableFacts> list_tables(Session& session, std::size_t limit) {
   const Rows rows = session.query(
       "SELECT c.oid, n.nspname, c.relname, pg_relation_filenode(c.oid), "
       "pg_relation_filepath(c.oid), "
-      "coalesce(pg_relation_size(c.oid) / current_setting('block_size')::bigint, 0), "
+      "greatest(c.relpages, 0), "
       "has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), "
       "(SELECT md5(coalesce(string_agg(format('%s %s %s %s', attnum, atttypid, atttypmod, "
       "attisdropped), ',' ORDER BY attnum), '')) FROM pg_attribute "
@@ -81,6 +81,12 @@ std::vector<TableFacts> list_tables(Session& session, std::size_t limit) {
     tables.push_back(std::move(table));
   }
   return tables;
+}
+
+std::uint64_t current_pages(Session& session, const TableFacts& table) {
+  return number<std::uint64_t>(session.value(
+      "SELECT coalesce(pg_relation_size($1::oid), 0) / current_setting('block_size')::bigint",
+      {std::to_string(table.oid)}));
 }
 
 std::string quoted_name(const TableFacts& table) {

@@ -24,14 +24,17 @@ struct TableFacts {
   std::string name;
   std::uint32_t file = 0;   ///< pg_relation_filenode
   std::string path;         ///< pg_relation_filepath
-  std::uint64_t pages = 0;  ///< of its main fork, now
+  std::uint64_t pages = 0;  ///< of its main fork, when it was last vacuumed or analysed
   bool readable = false;    ///< this role may select from it
   std::string columns;  ///< a digest of the columns' numbers, types and whether they are dropped
 };
 
 /// Tables and materialised views with files that last, but for the system's own, the largest first;
-/// at most `limit`.
+/// at most `limit`. Waits for no lock.
 std::vector<TableFacts> list_tables(Session& session, std::size_t limit);
+
+/// The pages of its main fork now. Waits for whoever holds the table.
+std::uint64_t current_pages(Session& session, const TableFacts& table);
 
 /// Gives up on locks after 200 ms, and on any statement after `statement`.
 void be_brief(Session& session, std::chrono::milliseconds statement);
@@ -51,7 +54,7 @@ struct TableSample {
 };
 
 /// Looks into `blocks` random blocks (or all, if there are no more), and picks at most `wanted`
-/// rows.
+/// rows. The table's `pages` are the current ones.
 TableSample sample_table(Session& session, const TableFacts& table, std::uint64_t blocks,
                          std::size_t wanted);
 /// The rows at these places that are there and that nobody was changing, by place.

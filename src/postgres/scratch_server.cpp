@@ -83,7 +83,15 @@ Settings sandbox(int major) {
       {"huge_pages", "off"},
       {"fsync", "off"},
       {"full_page_writes", "off"},
+      {"synchronous_commit", "off"},
       {"max_wal_size", "4GB"},
+      // What the source's machine had, this one may lack.
+      {"shared_buffers", "256MB"},
+      {"maintenance_work_mem", "128MB"},
+      {"default_transaction_read_only", "off"},
+      // A server that dies while it is looked at is a finding: it must not hide that.
+      {"restart_after_crash", "off"},
+      {"jit", "off"},
       {"idle_in_transaction_session_timeout", "0"},
   };
   if (major >= 17) {
@@ -91,6 +99,7 @@ Settings sandbox(int major) {
     settings.emplace_back("sync_replication_slots", "off");
     settings.emplace_back("summarize_wal", "off");
   }
+  if (major >= 18) settings.emplace_back("io_method", "worker");
   return settings;
 }
 

@@ -120,8 +120,11 @@ bool is_gone(pid_t pid) {
   return !found || found->state == 'Z';
 }
 
-/// A value in a libpq connection string.
+/// A value in a libpq connection string; quoted where it must be.
 std::string quote_connection_value(std::string_view value) {
+  const bool plain = std::ranges::all_of(
+      value, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; });
+  if (plain && !value.empty()) return std::string(value);
   std::string quoted = "'";
   for (const char c : value) {
     if (c == '\'' || c == '\\') quoted.push_back('\\');

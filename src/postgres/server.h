@@ -47,6 +47,7 @@ void make_cluster(const Installation& installation, const base::fs::path& data_d
 
 /// How to start a server, where that differs from what tests and the demo want.
 struct ServerOptions {
+  explicit ServerOptions() = default;  // a list in braces means settings
   Settings settings;
   std::chrono::seconds limit{120};
   std::optional<base::User> user;      ///< whom to run it as; nullopt: server_user()

@@ -213,6 +213,7 @@ TEST_P(Agentless, BK7_damaged_pages_are_reported_like_an_agents) {
   source_->sql(
       "CREATE TABLE t WITH (autovacuum_enabled = off) AS "
       "SELECT g AS id, repeat('x', 500) AS v FROM generate_series(1, 300) g");
+  source_->sql("SELECT count(*) FROM t");  // later readers (the witness) have nothing to write
   const std::string name = file_of("t");
   source_->stop();
   flip_byte(source_->data_directory() / name, 5 * page_bytes + 6000);
