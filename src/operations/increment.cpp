@@ -138,7 +138,8 @@ std::string find_doubt(const Baseline& baseline, const repository::WalArchive& a
     if (later == Same::no) return "the server has other WAL than was archived";
     const Lsn begin = start_of(*last, size);
     // More than that takes longer than what it is to spare.
-    const bool is_little = begin.value - backup.start.value <= backup.bytes / 8;
+    const bool is_little =
+        begin.value - backup.start.value <= std::max(backup.bytes / 8, 16 * size.bytes);
     if (later == Same::yes && is_little) {
       return changes_by_wal(baseline, archive, {}, begin, workers).why_not;
     }
