@@ -45,15 +45,16 @@ void run_workers(unsigned count, const std::function<void(unsigned, std::stop_to
     threads.reserve(count);
     for (unsigned index = 0; index < count; ++index) {
       threads.emplace_back([&, index] {
-        std::exception_ptr mine;
         try {
           work(index, stop.get_token());
         } catch (...) {
-          mine = std::current_exception();
-          stop.request_stop();
+          {
+            const std::lock_guard lock(mutex);
+            if (!first) first = std::current_exception();
+          }
+          stop.request_stop();  // only now: what others throw because of it is not the reason
         }
         const std::lock_guard lock(mutex);
-        if (mine && !first) first = mine;
         --running;
         ended.notify_all();
       });

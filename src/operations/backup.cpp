@@ -15,6 +15,7 @@
 #include "operations/catalog_names.h"
 #include "operations/changed_since.h"
 #include "operations/copy_files.h"
+#include "operations/increment.h"
 #include "operations/set_back.h"
 #include "operations/source.h"
 #include "operations/sparse_packs.h"
@@ -71,6 +72,11 @@ class Run {
  private:
   using Compare = BackupRequest::Compare;
   void begin();
+  void begin_stream();
+  void begin_stream(const postgres::BaseBackup::Manifest& earlier);
+  bool plan_increment();
+  void compare_increment();
+  void give_up_increment(const std::string& why);
   void check_history();
   void compare();
   bool compare_by_list(Compare by);
@@ -110,6 +116,7 @@ class Run {
   Witness witness_;
   std::optional<postgres::Lsn> break_;  ///< the server was set back, and its WAL begins here
   std::optional<Baseline> baseline_;
+  std::optional<Increment> increment_;  ///< the server was asked for changes only
   ChangesSince changes_;
   std::set<repository::PackId> emptied_;
   ComparisonBase comparison_;
@@ -158,15 +165,7 @@ void Run::begin() {
   info_.checksums = control.checksum_version != 0;
   info_.catalog_version = control.catalog_version;
   info_.hints_logged = info_.checksums || session_.setting("wal_log_hints") == "on";
-  if (streamed_) {
-    const postgres::BackupBegin begun = streamed_->begin(request_.label);
-    info_.start = begun.start;
-    for (const postgres::Tablespace& each : begun.tablespaces) {
-      // One that was made in place (allow_in_place_tablespaces) is a directory like others.
-      if (each.location.starts_with('/')) add_link(each);
-    }
-    return;
-  }
+  if (streamed_) return begin_stream();
   info_.start = session_.start_backup(request_.label, true).lsn;
   // The checkpoint that this made must be in the data directory that we read; in a stale copy of
   // it, or in another cluster's, it is not (TRAPS BK9).
@@ -178,6 +177,81 @@ void Run::begin() {
                             site_.cluster.data_directory.string()),
                 "data_directory and connection in holdfast.toml must mean the same server");
   }
+}
+
+/// Of changes only, if that can be.
+void Run::begin_stream() {
+  if (plan_increment()) {
+    try {
+      return begin_stream([this](auto& writer) { increment_->write_manifest(backups_, writer); });
+    } catch (const Error& error) {
+      if (error.code() != Code::postgres) throw;
+      progress_.warn("could not have the server send changes only: {}", error.message());
+    }
+    increment_.reset();
+    baseline_.reset();
+  }
+  begin_stream({});
+}
+
+void Run::begin_stream(const postgres::BaseBackup::Manifest& earlier) {
+  const postgres::BackupBegin begun = streamed_->begin(request_.label, earlier);
+  info_.start = begun.start;
+  map_.links.clear();
+  for (const postgres::Tablespace& each : begun.tablespaces) {
+    // One that was made in place (allow_in_place_tablespaces) is a directory like others.
+    if (each.location.starts_with('/')) add_link(each);
+  }
+}
+
+/// Can the server be asked to leave out what has not changed?
+bool Run::plan_increment() {
+  const bool asked = request_.compare == Compare::summaries;
+  if (!asked && request_.compare != Compare::automatic && request_.compare != Compare::wal) {
+    return false;
+  }
+  std::string why = why_no_summaries(session_);
+  // Who has not set it up need not be told each time.
+  bool is_worth_saying = asked;
+  if (why.empty()) {
+    const postgres::Lsn now = session_.current_lsn();
+    baseline_ = find_baseline(site_, source_, now, now);
+    if (!baseline_) return false;
+    is_worth_saying = true;
+    why = find_obstacle(*baseline_, source_.control.timeline);
+    if (why.empty()) {
+      why = find_doubt(*baseline_, archive_, site_.cluster.connection, now, request_.workers);
+    }
+  }
+  if (why.empty()) {
+    increment_.emplace(site_.repository.page_hash(), info_.id.text, *baseline_, source_.standby);
+    return true;
+  }
+  baseline_.reset();
+  if (is_worth_saying) progress_.warn("could not have the server send changes only: {}", why);
+  return false;
+}
+
+/// It has begun, and knows its own start now.
+void Run::compare_increment() {
+  std::string why = find_obstacle(*baseline_, source_.control.timeline);
+  if (why.empty()) {
+    changes_ = changes_by_summaries(*baseline_, session_, source_.control.timeline, info_.start);
+    why = changes_.why_not;
+  }
+  if (why.empty()) {
+    increment_->set_changes(*changes_.blocks);
+    info_.compared = "summaries";
+  } else {
+    give_up_increment(why);
+  }
+}
+
+void Run::give_up_increment(const std::string& why) {
+  progress_.warn("{}; comparing all pages by content instead", why);
+  increment_.reset();
+  info_.compared = "content";
+  begin_stream({});
 }
 
 /// Does the server write the WAL that the archive has of it (U4)?
@@ -204,8 +278,17 @@ void Run::check_history() {
 void Run::compare() {
   if (request_.compare == Compare::nothing) return;
   progress_.begin("finding out what has changed", 0);
-  baseline_ = find_baseline(site_, source_, info_.start, session_.current_lsn());
-  if (!baseline_) return;
+  // The new start decides whether it can be trusted; which one it is cannot change meanwhile.
+  auto found = find_baseline(site_, source_, info_.start, session_.current_lsn());
+  if (increment_ && (!found || found->backup.id.text != baseline_->backup.id.text)) {
+    base::fail(Code::conflict, "could not go on with the backup: another one was made meanwhile");
+  }
+  if (!found) return;
+  if (increment_) {
+    baseline_->distrust = std::move(found->distrust);  // it refers to this baseline
+  } else {
+    baseline_ = std::move(found);
+  }
   if (break_) baseline_->distrust = "the server has other WAL than was archived";
   info_.compared_with = baseline_->backup.id.text;
   comparison_.baseline = &*baseline_;
@@ -218,12 +301,13 @@ void Run::compare() {
   emptied_ = find_sparse_packs(backups_, *baseline_, packs);
   comparison_.emptied = &emptied_;
   info_.compared = "content";
+  if (increment_) return compare_increment();
   if (!baseline_->distrust.empty()) {
     progress_.warn("comparing all pages with backup {} by content: {}", info_.compared_with,
                    baseline_->distrust);
     return;
   }
-  if (streamed_) return;  // through a connection nobody says whether it is still the same file
+  if (streamed_) return;  // nobody says whether a file is still the same
   comparison_.trust_stamps = info_.hints_logged && baseline_->backup.hints_logged;
   const auto wanted = [&](Compare by) {
     return request_.compare == by || request_.compare == Compare::automatic;
@@ -292,8 +376,17 @@ void Run::copy_stream() {
   request.segment_blocks = source_.control.relation_segment_blocks;
   request.workers = request_.workers;
   request.compare = comparison_;
+  request.increment = increment_ ? &*increment_ : nullptr;
   request.check = [this] { check_alive(); };
-  CopiedStream stream = streamed_->copy(site_.repository, backups_, request, progress_);
+  CopiedStream stream;
+  try {
+    stream = streamed_->copy(site_.repository, backups_, request, progress_);
+  } catch (const WrongList& error) {
+    remove_remains();
+    give_up_increment(error.message());
+    request.increment = nullptr;
+    stream = streamed_->copy(site_.repository, backups_, request, progress_);
+  }
   copied_ = std::move(stream.files);
   map_.directories = copied_.directories;
   add_attachments();

@@ -111,4 +111,9 @@ std::optional<std::vector<std::uint32_t>> ChangedBlocks::pages_of(
   return pages;
 }
 
+std::optional<std::uint32_t> ChangedBlocks::limit_of(const postgres::RelationId& relation) const {
+  const auto found = relations_.find(relation);
+  return found == relations_.end() ? std::nullopt : found->second.from;
+}
+
 }  // namespace holdfast::operations

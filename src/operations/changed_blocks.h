@@ -39,6 +39,9 @@ class ChangedBlocks {
   /// means: all of them.
   std::optional<std::vector<std::uint32_t>> pages_of(const RelationSegment& segment) const;
 
+  /// What add_from() was told of a relation; nullopt: nothing.
+  std::optional<std::uint32_t> limit_of(const postgres::RelationId& relation) const;
+
   /// Bytes of memory, about.
   std::size_t footprint() const { return footprint_; }
 

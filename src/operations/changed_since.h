@@ -20,10 +20,13 @@ struct ChangesSince {
 
 /// Decodes the records from the start of the baseline up to `until`. WAL up to the baseline's end
 /// is taken from the archive, as the baseline's own; what follows must continue it record by
-/// record, be it from pg_wal or from the archive.
+/// record, be it from pg_wal or from the archive (from there alone without a data directory).
 ChangesSince changes_by_wal(const Baseline& baseline, const repository::WalArchive& archive,
                             const base::fs::path& data_directory, postgres::Lsn until,
                             unsigned workers);
+
+/// Why the server's WAL summaries are of no use, whatever they cover; empty if they may be.
+std::string why_no_summaries(postgres::Session& session);
 
 /// Asks the server for its summaries of that WAL; waits a little while for the last one.
 ChangesSince changes_by_summaries(const Baseline& baseline, postgres::Session& session,

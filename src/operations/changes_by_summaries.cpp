@@ -52,12 +52,16 @@ bool wait_until_covered(postgres::Session& session, const std::string& timeline,
 
 }  // namespace
 
+std::string why_no_summaries(postgres::Session& session) {
+  if (session.version_number() < first_good_version) {
+    return "the server has no WAL summaries, or such that are not trusted";
+  }
+  return session.setting("summarize_wal") == "on" ? "" : "summarize_wal is off";
+}
+
 ChangesSince changes_by_summaries(const Baseline& baseline, postgres::Session& session,
                                   postgres::Timeline timeline, Lsn until) {
-  if (session.version_number() < first_good_version) {
-    return {{}, "the server has no WAL summaries, or such that are not trusted"};
-  }
-  if (session.setting("summarize_wal") != "on") return {{}, "summarize_wal is off"};
+  if (std::string why = why_no_summaries(session); !why.empty()) return {{}, std::move(why)};
   if (baseline.backup.timeline != timeline) return {{}, "the timeline has changed"};
   const Lsn from = baseline.backup.start;
   const std::string number_of_timeline = std::to_string(timeline.value);

@@ -70,7 +70,7 @@ class Decoder {
           const base::fs::path& data_directory, Lsn until)
       : baseline_(baseline),
         archive_(archive),
-        wal_directory_(data_directory / "pg_wal"),
+        wal_directory_(data_directory.empty() ? data_directory : data_directory / "pg_wal"),
         size_(baseline.backup.segment_size),
         from_(baseline.backup.start),
         until_(until) {}
@@ -107,7 +107,7 @@ class Decoder {
     const postgres::Segment segment{baseline_.history.timeline_of_segment(number, size_), number};
     const postgres::Segment older{baseline_.history.timeline_at({number * size_.bytes}), number};
     Bytes bytes;
-    if (number * size_.bytes >= baseline_.backup.stop.value) {
+    if (!wal_directory_.empty() && number * size_.bytes >= baseline_.backup.stop.value) {
       const base::fs::path local = wal_directory_ / postgres::file_name(segment, size_);
       if (base::status_of(local)) {
         bytes.file = std::make_unique<base::MappedFile>(local);

@@ -41,10 +41,12 @@ struct CopyRequest {
   std::function<void()> check;
 };
 
-/// A page that cannot have changed, by what the list of changes says, has changed by its LSN.
+/// A page that cannot have changed, by what the list of changes says, has changed; or what came by
+/// such a list is not what it must be.
 class WrongList : public base::Error {
  public:
   WrongList(const std::string& path, std::uint64_t page);
+  explicit WrongList(const base::Error& error) : Error(error) {}
 };
 
 struct CopyResult {

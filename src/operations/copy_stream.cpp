@@ -12,6 +12,8 @@
 #include "operations/entry_sorter.h"
 #include "operations/shard_builder.h"
 #include "operations/store_pages.h"
+#include "postgres/backup_label.h"
+#include "postgres/incremental_file.h"
 #include "postgres/page.h"
 
 namespace holdfast::operations {
@@ -35,9 +37,20 @@ constexpr std::size_t first_pages_kept = 16;
 /// backup_label, tablespace_map, pg_control: larger ones are none.
 constexpr std::uint64_t kept_file_limit = 16 << 20;
 
+constexpr std::size_t piece_pages = piece_bytes / page_bytes;
+
+/// A file of which only what changed is arriving.
+struct Changes {
+  postgres::IncrementalHeader sent;
+  std::uint64_t zero_from = 0;  ///< what is not sent is zeros from this page on, and else as before
+};
+
 /// A file that is arriving.
 struct Item {
   FileEntry entry;
+  std::optional<Changes> changes;
+  /// Of a file that came whole though there is a list of changes: what that says.
+  std::optional<std::vector<std::uint32_t>> listed;
   bool check_pages = false;
   std::uint32_t first_block = 0;  ///< number of its first page in the relation
   std::optional<FileComparison> comparison;
@@ -116,7 +129,14 @@ class Cutter : public postgres::TarVisitor {
   void begin_file(const TarMember& member) override {
     keep_ = nullptr;
     item_.reset();
-    if (const auto found = kept.find(member.path); found != kept.end()) {
+    reader_.reset();
+    const auto whole =
+        request_.increment != nullptr ? postgres::stands_for(member.path) : std::nullopt;
+    if (whole) {
+      member_ = member;
+      member_.path = *whole;
+      reader_.emplace(member.size, request_.segment_blocks);
+    } else if (const auto found = kept.find(member.path); found != kept.end()) {
       if (member.size > kept_file_limit) {
         base::fail(base::Code::corrupt, "\"{}\" has {} bytes", member.path, member.size);
       }
@@ -129,6 +149,10 @@ class Cutter : public postgres::TarVisitor {
   void content(base::View bytes) override {
     progress_.add(bytes.size());
     if (keep_ != nullptr) keep_->insert(keep_->end(), bytes.begin(), bytes.end());
+    if (reader_ && !item_) {
+      bytes = reader_->take(bytes);
+      if (reader_->has_header()) begin_changes(reader_->header());
+    }
     if (!item_) return;
     while (!bytes.empty()) {
       if (piece_.bytes.size() == piece_bytes) {
@@ -157,18 +181,64 @@ class Cutter : public postgres::TarVisitor {
   void begin_item(const TarMember& member) {
     item_ = std::make_shared<Item>();
     item_->entry = {member.path, member.size, member.mode, member.owner, 0, 0, {}, {}};
+    auto previous = previous_.find(member.path);
+    const auto relation = postgres::relation_file(member.path);
+    const bool is_main = relation && relation->fork == postgres::RelationFile::Fork::main;
+    if (request_.increment != nullptr && is_main && previous) {
+      item_->listed = request_.increment->changes().pages_of(segment_of(*relation));
+    }
     item_->comparison.emplace(request_.compare, request_.segment_blocks, item_->entry,
-                              previous_.find(member.path));
-    if (const auto relation = postgres::relation_file(member.path)) {
+                              std::move(previous));
+    expect(member.size);
+  }
+
+  /// The previous backup has the rest of it, or there is none.
+  void begin_changes(const postgres::IncrementalHeader& sent) {
+    auto previous = previous_.find(member_.path);
+    if (!previous || !request_.increment->asks_for_changes(*previous)) {
+      base::fail(base::Code::corrupt, "the server sent only a part of \"{}\"", member_.path);
+    }
+    item_ = std::make_shared<Item>();
+    const std::uint64_t size = std::uint64_t{sent.length()} * page_bytes;
+    item_->entry = {member_.path, size, member_.mode, member_.owner, 0, 0, {}, {}};
+    item_->changes = {sent, zeros_from(sent, *previous)};
+    item_->comparison.emplace(FileComparison::of_changes(*std::move(previous)));
+    progress_.add(size - sent.blocks.size() * page_bytes);
+    expect(sent.blocks.size() * page_bytes);
+  }
+
+  RelationSegment segment_of(const postgres::RelationFile& relation) const {
+    return {{relation.tablespace, relation.database, relation.relation},
+            relation.segment,
+            request_.segment_blocks};
+  }
+
+  /// Where a file was cut off since and grew again, what it had there before is gone. Its new pages
+  /// are sent if anything was written to them. The server's own length forgets that (up to 18).
+  std::uint64_t zeros_from(const postgres::IncrementalHeader& sent,
+                           const FileEntry& previous) const {
+    const RelationSegment segment = segment_of(postgres::relation_file(member_.path).value());
+    std::uint64_t from =
+        std::min<std::uint64_t>(sent.kept_length, repository::page_count(previous.size));
+    const std::uint64_t begin = std::uint64_t{segment.number} * segment.blocks;
+    if (const auto limit = request_.increment->changes().limit_of(segment.relation)) {
+      from = std::min(from, *limit > begin ? *limit - begin : 0);
+    }
+    return from;
+  }
+
+  /// Bytes that will come of the item.
+  void expect(std::uint64_t size) {
+    if (const auto relation = postgres::relation_file(item_->entry.path)) {
       item_->check_pages = request_.checksums;
       item_->first_block = relation->segment * request_.segment_blocks;
     }
-    const bool small = member.size <= frame_bytes;
+    const bool small = size <= frame_bytes;
     // A small file is in one piece, parts of a large one begin at pages.
-    const bool fits = small && piece_.bytes.size() + member.size <= piece_bytes &&
-                      piece_.parts.size() < piece_parts;
+    const bool fits =
+        small && piece_.bytes.size() + size <= piece_bytes && piece_.parts.size() < piece_parts;
     if (!fits && !piece_.parts.empty()) pass_on();
-    const std::uint64_t parts = (member.size + piece_bytes - 1) / piece_bytes;
+    const std::uint64_t parts = (size + piece_bytes - 1) / piece_bytes;
     item_->parts.resize(small ? 1 : static_cast<std::size_t>(parts));
     item_->parts_left = item_->parts.size();
     next_part_ = 0;
@@ -189,9 +259,36 @@ class Cutter : public postgres::TarVisitor {
   Queue& queue_;
   const std::stop_token& stop_;
   Bytes* keep_ = nullptr;
+  std::optional<postgres::IncrementalReader> reader_;  ///< of an incremental file
+  TarMember member_;                                   ///< the file that it stands for
   std::shared_ptr<Item> item_;
   std::size_t next_part_ = 0;
   Piece piece_;
+};
+
+/// Goes through runs page by page.
+class RunReader {
+ public:
+  RunReader(const std::vector<repository::Run>& runs, std::uint64_t first) : runs_(runs) {
+    while (at_ < runs_.size() && first >= runs_[at_].pages) first -= runs_[at_++].pages;
+    page_ = first;
+  }
+  /// The next page, as a run of its own. There must be one.
+  repository::Run next() {
+    if (page_ == runs_[at_].pages) {
+      page_ = 0;
+      ++at_;
+    }
+    const repository::Run& run = runs_[at_];
+    const auto page = static_cast<std::uint32_t>(page_++);
+    if (!run.pack) return {1, {}, {}};
+    return {1, run.pack, {run.slot.value + page}};
+  }
+
+ private:
+  const std::vector<repository::Run>& runs_;
+  std::size_t at_ = 0;
+  std::uint64_t page_ = 0;  ///< of that run
 };
 
 /// The server rewrites pg_control in place and reads it like any file (pitfall B13).
@@ -236,10 +333,17 @@ class StreamCopier {
   void add_tablespace_directories(std::vector<repository::DirectoryEntry>& directories) const;
   void store(const std::stop_token& stop);
   void store_part(const Piece& piece, const Part& part, repository::PackWriter& writer);
+  void store_changes(Item& item, const Part& part, base::View bytes, repository::PackWriter& writer,
+                     StoredPages& stored);
+  void check_list(const Item& item, base::View bytes, std::uint64_t first_page,
+                  const StoredPages& stored) const;
   void write_shards();
   void check_pages(Item& item, base::View bytes, std::uint64_t first_page);
   void finish(Item& item, std::size_t part, StoredPages stored, repository::PackWriter& writer);
   void judge_damage();
+  bool is_emptied(const repository::PackId& pack) const {
+    return request_.compare.emptied != nullptr && request_.compare.emptied->contains(pack);
+  }
 
   const repository::Repository& repository_;
   const repository::Backups& backups_;
@@ -268,7 +372,7 @@ void StreamCopier::receive(const std::stop_token& stop) {
   cutter.finish();
   const std::lock_guard lock(mutex_);
   result_.end = end;
-  result_.backup_label = base::text(cutter.kept.at("backup_label"));
+  result_.backup_label = postgres::whole_backup_label(base::text(cutter.kept.at("backup_label")));
   result_.tablespace_map = base::text(cutter.kept.at("tablespace_map"));
   result_.control = std::move(cutter.kept.at("global/pg_control"));
   result_.files.directories = std::move(cutter.directories);
@@ -317,16 +421,68 @@ void StreamCopier::store_part(const Piece& piece, const Part& part,
   Item& item = *part.item;
   const base::View bytes = base::View(piece.bytes).subspan(part.at, part.size);
   const std::uint64_t first_page = part.index * (piece_bytes / page_bytes);
-  if (item.check_pages) check_pages(item, bytes, first_page);
+  if (item.check_pages && !item.changes) check_pages(item, bytes, first_page);
   writer.begin_file({item.entry.path, item.entry.size, item.entry.mode, item.entry.owner});
   StoredPages stored;
-  if (item.parts.size() == 1) {
+  if (item.changes) {
+    store_changes(item, part, bytes, writer, stored);
+  } else if (item.parts.size() == 1) {
     stored = store_.store_file(bytes, *item.comparison, writer);
   } else {
     PageJudge judge = store_.judge(*item.comparison, first_page);
     store_.store(bytes, first_page, *item.comparison, judge, writer, stored);
   }
+  if (item.listed) check_list(item, bytes, first_page, stored);
   finish(item, part.index, std::move(stored), writer);
+}
+
+/// The blocks that came, each where it belongs, and between them what the previous backup has.
+void StreamCopier::store_changes(Item& item, const Part& part, base::View bytes,
+                                 repository::PackWriter& writer, StoredPages& stored) {
+  const std::vector<std::uint32_t>& blocks = item.changes->sent.blocks;
+  const std::size_t first = part.index * piece_pages;
+  const std::size_t last = first + part.size / page_bytes;
+  const auto keep = [&](std::uint64_t from, std::uint64_t to) {
+    const std::uint64_t until = std::clamp(item.changes->zero_from, from, to);
+    if (from < until) {
+      for (const repository::Run& run :
+           repository::part_of(item.comparison->previous()->runs, from, until - from)) {
+        repository::append_run(stored.runs, run);
+      }
+    }
+    if (until < to) repository::append_run(stored.runs, {to - until, {}, {}});
+  };
+  std::uint64_t next = part.index == 0 ? 0 : blocks[first];
+  PageJudge judge = store_.judge(*item.comparison, next);
+  for (std::size_t i = first; i < last; ++i) {
+    const base::View page = bytes.subspan((i - first) * page_bytes, page_bytes);
+    keep(next, blocks[i]);
+    if (item.check_pages) check_pages(item, page, blocks[i]);
+    store_.store(page, blocks[i], *item.comparison, judge, writer, stored);
+    next = std::uint64_t{blocks[i]} + 1;
+  }
+  keep(next, last < blocks.size() ? blocks[last] : item.changes->sent.length());
+}
+
+/// A list of changes that misses some would corrupt backups without a sign. So what came whole must
+/// be as the previous backup has it wherever the list says so.
+void StreamCopier::check_list(const Item& item, base::View bytes, std::uint64_t first_page,
+                              const StoredPages& stored) const {
+  const FileEntry& previous = *item.comparison->previous();
+  const std::uint64_t had = repository::page_count(previous.size);
+  if (previous.size % page_bytes != 0 || first_page >= had) return;
+  const std::uint64_t pages = std::min<std::uint64_t>(bytes.size() / page_bytes, had - first_page);
+  RunReader before(previous.runs, first_page);
+  RunReader now(stored.runs, 0);
+  for (std::uint64_t i = 0; i < pages; ++i) {
+    const repository::Run old = before.next();
+    if (old == now.next()) continue;
+    if (old.pack && is_emptied(*old.pack)) continue;
+    const Lsn lsn = postgres::page_lsn(bytes.subspan(i * page_bytes, page_bytes));
+    if (lsn >= stream_.begin().start || request_.increment->may_differ(lsn)) continue;
+    if (std::ranges::binary_search(*item.listed, first_page + i)) continue;
+    throw WrongList(item.entry.path, first_page + i);
+  }
 }
 
 /// A page that the server was just writing cannot be read again through a replication connection.
@@ -414,7 +570,12 @@ void StreamCopier::judge_damage() {
 CopiedStream copy_stream(const repository::Repository& repository,
                          const repository::Backups& backups, postgres::BaseBackup& stream,
                          const CopyStreamRequest& request, base::Progress& progress) {
-  return StreamCopier(repository, backups, stream, request, progress).run();
+  try {
+    return StreamCopier(repository, backups, stream, request, progress).run();
+  } catch (const base::Error& error) {
+    if (request.increment == nullptr || error.code() != base::Code::corrupt) throw;
+    throw WrongList(error);
+  }
 }
 
 }  // namespace holdfast::operations

@@ -13,6 +13,7 @@
 
 #include "base/report.h"
 #include "operations/copy_files.h"
+#include "operations/increment.h"
 #include "postgres/base_backup.h"
 
 namespace holdfast::operations {
@@ -23,6 +24,8 @@ struct CopyStreamRequest {
   std::uint32_t segment_blocks = postgres::default_segment_blocks;
   /// With what it is compared: always by content, because nobody says which file it was.
   ComparisonBase compare;
+  /// Unless the server was asked for changes only.
+  const Increment* increment = nullptr;
   unsigned workers = 1;
   /// Called every few seconds; may throw, which ends the copying.
   std::function<void()> check;
@@ -37,7 +40,7 @@ struct CopiedStream {
 };
 
 /// Receives `stream` to its end. Everything is durable on return, and is proven to be what the
-/// server sent.
+/// server sent. Throws WrongList if what it leaves out cannot be believed.
 CopiedStream copy_stream(const repository::Repository& repository,
                          const repository::Backups& backups, postgres::BaseBackup& stream,
                          const CopyStreamRequest& request, base::Progress& progress);

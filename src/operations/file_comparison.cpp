@@ -49,6 +49,14 @@ FileComparison::FileComparison(const ComparisonBase& base, std::uint32_t segment
   }
 }
 
+FileComparison FileComparison::of_changes(FileEntry previous) {
+  FileComparison comparison;
+  comparison.previous_ = std::move(previous);
+  comparison.method_ = Method::list;
+  comparison.is_main_fork_ = true;
+  return comparison;
+}
+
 void FileComparison::list_pages(const ComparisonBase& base, std::uint32_t segment_blocks,
                                 const FileEntry& entry) {
   const auto relation = postgres::relation_file(entry.path).value();

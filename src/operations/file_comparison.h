@@ -46,6 +46,10 @@ class FileComparison {
   FileComparison(const ComparisonBase& base, std::uint32_t segment_blocks,
                  const repository::FileEntry& entry, std::optional<repository::FileEntry> previous);
 
+  /// A file of whose pages the sender has said itself which have changed: no others come, and these
+  /// are stored.
+  static FileComparison of_changes(repository::FileEntry previous);
+
   Method method() const { return method_; }
   /// The next backup will have to compare this file by content, so its hashes are kept.
   bool keeps_hashes() const { return !is_main_fork_; }
@@ -61,6 +65,7 @@ class FileComparison {
   std::vector<Range> to_read(std::uint64_t first, std::uint64_t end) const;
 
  private:
+  FileComparison() = default;
   void list_pages(const ComparisonBase& base, std::uint32_t segment_blocks,
                   const repository::FileEntry& entry);
   std::optional<repository::FileEntry> previous_;

@@ -20,20 +20,30 @@ auto connected(const Connect& connect) {
 }  // namespace
 
 StreamBackup::StreamBackup(const std::string& connection, postgres::SystemId system)
-    : system_(system),
-      wal_(connected([&] { return BackupWal(connection); })),
-      connection_(connected(
-          [&] { return std::make_unique<postgres::Replication>(connection, "holdfast"); })) {
+    : connection_string_(connection),
+      system_(system),
+      wal_(connected([&] { return BackupWal(connection); })) {
+  connect();
+}
+
+void StreamBackup::connect() {
+  connection_ = connected(
+      [&] { return std::make_unique<postgres::Replication>(connection_string_, "holdfast"); });
   const postgres::SystemId found = connection_->identify().id;
-  if (found != system) {
+  if (found != system_) {
     base::fail(base::Code::foreign,
                "cannot use this connection: it leads to system {}, for replication to system {}",
-               postgres::to_string(system), postgres::to_string(found));
+               postgres::to_string(system_), postgres::to_string(found));
   }
 }
 
-postgres::BackupBegin StreamBackup::begin(const std::string& label) {
-  stream_.emplace(*connection_, system_, label);
+postgres::BackupBegin StreamBackup::begin(const std::string& label,
+                                          const postgres::BaseBackup::Manifest& earlier) {
+  if (stream_) {
+    stream_.reset();
+    connect();
+  }
+  stream_.emplace(*connection_, system_, label, earlier);
   return stream_->begin();
 }
 

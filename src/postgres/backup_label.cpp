@@ -1,5 +1,6 @@
 #include "postgres/backup_label.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/error.h"
@@ -116,6 +117,16 @@ BackupLabel parse_backup_label(std::string_view text) {
   label.timeline = {*timeline};
   check_timeline(label);
   return label;
+}
+
+std::string whole_backup_label(std::string_view text) {
+  std::string whole;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size() - 1) + 1;
+    if (!text.starts_with("INCREMENTAL FROM ")) whole += text.substr(0, end);
+    text.remove_prefix(end);
+  }
+  return whole;
 }
 
 std::vector<Tablespace> parse_tablespace_map(std::string_view text) {

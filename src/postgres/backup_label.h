@@ -22,6 +22,10 @@ struct BackupLabel {
 /// Throws Error(corrupt) if a line that must be there is not.
 BackupLabel parse_backup_label(std::string_view text);
 
+/// The label without what says that the files are only a part, of an incremental backup, and need
+/// an earlier one (INCREMENTAL FROM ...): for who has put the two together.
+std::string whole_backup_label(std::string_view text);
+
 /// "OID LOCATION" lines; a backslash, newline or carriage return in a location is escaped by a
 /// backslash.
 std::vector<Tablespace> parse_tablespace_map(std::string_view text);

@@ -127,5 +127,15 @@ TEST(TablespaceMap, is_refused_when_cut_or_malformed) {
   }
 }
 
+TEST(BackupLabel, of_an_incremental_backup_becomes_that_of_a_whole_one) {
+  const std::string label(real_label);
+  EXPECT_EQ(whole_backup_label(label), label);
+  EXPECT_EQ(whole_backup_label(label + "INCREMENTAL FROM LSN: 16/A0000028\n"
+                                       "INCREMENTAL FROM TLI: 10\n"),
+            label);
+  EXPECT_EQ(whole_backup_label(label + "without an end"), label + "without an end");
+  EXPECT_EQ(whole_backup_label(""), "");
+}
+
 }  // namespace
 }  // namespace holdfast::postgres

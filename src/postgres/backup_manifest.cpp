@@ -1,6 +1,7 @@
 #include "postgres/backup_manifest.h"
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/error.h"
 #include "base/seal.h"
@@ -13,6 +14,8 @@ using nlohmann::json;
 
 /// A path has at most 1024 bytes, twelve characters each in the worst escape.
 constexpr std::size_t longest_line = 64 << 10;
+/// What is sent to a server at a time, about.
+constexpr std::size_t message_bytes = 32 << 10;
 
 [[noreturn]] void corrupt(std::string_view why) {
   base::fail(base::Code::corrupt, "the server sent a backup manifest that cannot be read: {}", why);
@@ -153,6 +156,39 @@ void ManifestReader::line(std::string_view text) {
 const ManifestReader::Summary& ManifestReader::finish() {
   if (state_->place != State::Place::end || !state_->rest.empty()) corrupt("it is cut off");
   return state_->summary;
+}
+
+ManifestWriter::ManifestWriter(SystemId system, Send send) : send_(std::move(send)) {
+  put(fmt::format(
+      "{{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n\"System-Identifier\": {},\n\"Files\": [",
+      system.value));
+}
+
+void ManifestWriter::add(std::string_view path, std::uint64_t size) {
+  put(fmt::format(
+      "{}\n{{ \"Path\": \"{}\", \"Size\": {}, \"Last-Modified\": \"1970-01-01 00:00:00 GMT\" }}",
+      std::exchange(any_, true) ? "," : "", path, size));
+}
+
+void ManifestWriter::finish(const WalRange& wal) {
+  put(
+      fmt::format("\n],\n\"WAL-Ranges\": [\n{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", "
+                  "\"End-LSN\": \"{}\" }}\n],\n",
+                  wal.timeline.value, to_string(wal.start), to_string(wal.end)));
+  // Of all but its own line, which the server looks for in the last kilobyte.
+  text_ += fmt::format("\"Manifest-Checksum\": \"{}\"}}\n", base::to_hex(digest_.finish()));
+  flush();
+}
+
+void ManifestWriter::put(std::string_view text) {
+  digest_.add(base::view(text));
+  text_ += text;
+  if (text_.size() >= message_bytes) flush();
+}
+
+void ManifestWriter::flush() {
+  send_(base::view(text_));
+  text_.clear();
 }
 
 }  // namespace holdfast::postgres

@@ -5,6 +5,9 @@
 // It comes last, and it is the proof that what came before is whole: every file with its size and
 // CRC-32C, the WAL that the backup needs, and a SHA-256 of the manifest itself. It is read line by
 // line while it arrives, as the server writes it, so that its size does not matter.
+//
+// The other way round, a server that is to send only what changed (version 17, UPLOAD_MANIFEST) is
+// given one: of each file that is in it some blocks may come, any other comes whole.
 
 #include <functional>
 #include <memory>
@@ -13,6 +16,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/seal.h"
 #include "postgres/control_file.h"
 
 namespace holdfast::postgres {
@@ -51,6 +55,26 @@ class ManifestReader {
   struct State;
   void line(std::string_view text);
   std::unique_ptr<State> state_;
+};
+
+/// Writes the manifest of an earlier backup for the server, piece by piece.
+class ManifestWriter {
+ public:
+  using Send = std::function<void(base::View)>;
+  ManifestWriter(SystemId system, Send send);
+
+  /// `path` must be plain: digits, letters, "/", "_" and ".", as those of relations are.
+  void add(std::string_view path, std::uint64_t size);
+  void finish(const WalRange& wal);
+
+ private:
+  void put(std::string_view text);
+  void flush();
+
+  Send send_;
+  base::Sha256 digest_;
+  std::string text_;  ///< not sent yet
+  bool any_ = false;
 };
 
 }  // namespace holdfast::postgres

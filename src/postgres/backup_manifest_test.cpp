@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "base/seal.h"
 #include "base/testing.h"
@@ -124,6 +126,36 @@ TEST(BackupManifest, survives_anything) {
     const base::Bytes bytes = base::testing::mutated(base::view(whole), random);
     if (base::text(bytes) == whole) continue;
     EXPECT_THROW(read(base::text(bytes), 1 + random.below(300)), base::Error);
+  }
+}
+
+TEST(BackupManifest, that_a_server_is_given_names_files_and_wal_under_its_checksum) {
+  for (const std::size_t count : {0UL, 1UL, 5000UL}) {
+    std::string text;
+    std::size_t pieces = 0;
+    ManifestWriter writer(SystemId{7300000000000000001}, [&](base::View bytes) {
+      text += base::text(bytes);
+      ++pieces;
+    });
+    for (std::size_t i = 0; i < count; ++i) writer.add(fmt::format("base/5/{}", 16384 + i), 8192);
+    writer.finish({{3}, {0x2000028}, {0x100000100}});
+    EXPECT_EQ(pieces > 1, count > 1000) << "it must not be held as a whole";
+    const auto document = nlohmann::json::parse(text);
+    EXPECT_EQ(document.at("PostgreSQL-Backup-Manifest-Version"), 2);
+    EXPECT_EQ(document.at("System-Identifier"), 7300000000000000001U);
+    ASSERT_EQ(document.at("Files").size(), count);
+    if (count > 0) {
+      EXPECT_EQ(document.at("Files").back().at("Path"), fmt::format("base/5/{}", 16383 + count));
+      EXPECT_EQ(document.at("Files").back().at("Size"), 8192);
+    }
+    EXPECT_EQ(document.at("WAL-Ranges"),
+              nlohmann::json::parse(
+                  R"([{"Timeline": 3, "Start-LSN": "0/2000028", "End-LSN": "1/100"}])"));
+    // The server looks for the last line, and hashes all before it.
+    const std::size_t last = text.rfind('\n', text.size() - 2) + 1;
+    EXPECT_TRUE(text.ends_with('\n'));
+    EXPECT_EQ(document.at("Manifest-Checksum"),
+              base::to_hex(base::sha256(base::view(text.substr(0, last)))));
   }
 }
 

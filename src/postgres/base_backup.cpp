@@ -32,7 +32,7 @@ std::string_view take_text(base::View& bytes) {
   return all.substr(0, end);
 }
 
-std::string command_text(const std::string& label, int major) {
+std::string command_text(const std::string& label, int major, bool incremental) {
   const std::string quoted = quoted_literal(label);
   if (major < first_with_one_stream) {
     return fmt::format(
@@ -42,8 +42,8 @@ std::string command_text(const std::string& label, int major) {
   }
   return fmt::format(
       "BASE_BACKUP ( LABEL {}, PROGRESS, CHECKPOINT 'fast', WAIT 0, TABLESPACE_MAP, "
-      "MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C' )",
-      quoted);
+      "MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C'{} )",
+      quoted, incremental ? ", INCREMENTAL" : "");
 }
 
 const std::string& cell(const Rows& rows, std::size_t row, std::size_t column) {
@@ -202,9 +202,11 @@ void BackupParser::finish(const BackupEnd& end) {
   }
 }
 
-BaseBackup::BaseBackup(Replication& connection, SystemId system, const std::string& label)
+BaseBackup::BaseBackup(Replication& connection, SystemId system, const std::string& label,
+                       const Manifest& earlier)
     : connection_(connection), system_(system) {
-  connection_.begin(command_text(label, connection_.major_version()));
+  if (earlier) upload(earlier);
+  connection_.begin(command_text(label, connection_.major_version(), earlier != nullptr));
   const Rows start = expect_rows(connection_);
   begin_.start = lsn_of(cell(start, 0, 0));
   begin_.timeline = {number<std::uint32_t>(cell(start, 0, 1))};
@@ -213,6 +215,18 @@ BaseBackup::BaseBackup(Replication& connection, SystemId system, const std::stri
     if (row[2]) begin_.bytes += number<std::uint64_t>(*row[2]) << 10;
     if (!row[0]) continue;  // the data directory itself
     begin_.tablespaces.push_back({number<std::uint32_t>(*row[0]), row[1].value_or("")});
+  }
+}
+
+void BaseBackup::upload(const Manifest& earlier) {
+  connection_.begin("UPLOAD_MANIFEST");
+  if (connection_.next_answer() != Replication::Answer::copy_in) {
+    base::fail(base::Code::postgres, "PostgreSQL does not take a backup manifest");
+  }
+  ManifestWriter writer(system_, [this](base::View bytes) { connection_.write(bytes); });
+  earlier(writer);
+  connection_.finish_writing();
+  while (connection_.next_answer() != Replication::Answer::end) {
   }
 }
 

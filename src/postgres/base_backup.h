@@ -89,8 +89,14 @@ class BackupParser : private TarVisitor {
 /// A base backup on a connection of its own. Begins with a fast checkpoint.
 class BaseBackup {
  public:
-  /// Returns when the backup has begun. Neither waits for archiving nor sends WAL.
-  BaseBackup(Replication& connection, SystemId system, const std::string& label);
+  /// Writes the manifest of an earlier backup.
+  using Manifest = std::function<void(ManifestWriter&)>;
+
+  /// Returns when the backup has begun. Neither waits for archiving nor sends WAL. With `earlier`
+  /// the server is to send of the files in that manifest only what has changed since (version 17):
+  /// see incremental_file.h. Error(postgres) if it cannot; then the connection is as before.
+  BaseBackup(Replication& connection, SystemId system, const std::string& label,
+             const Manifest& earlier = {});
 
   const BackupBegin& begin() const { return begin_; }
 
@@ -98,6 +104,7 @@ class BaseBackup {
   BackupEnd receive(TarVisitor& files, const std::function<void()>& meanwhile);
 
  private:
+  void upload(const Manifest& earlier);
   void receive_stream(BackupParser& parser, const std::function<void()>& meanwhile);
 
   Replication& connection_;

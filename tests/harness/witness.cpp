@@ -179,6 +179,13 @@ postgres::Settings archiving(const Place& place) {
                                           place.configuration().string())}};
 }
 
+void make_agentless(const Place& place) {
+  std::string text = text_of(place.configuration());
+  const std::size_t begin = text.find("data_directory");
+  text.erase(begin, text.find('\n', begin) + 1 - begin);
+  overwrite(place.configuration(), text);
+}
+
 void flip_byte(const fs::path& file, std::uint64_t offset) {
   const base::Fd open = base::open_file(file, O_RDWR);
   std::uint8_t byte = 0;

@@ -71,6 +71,9 @@ postgres::Settings archiving(const Place& place);
 /// what restoring adds, and what PostgreSQL itself does not call different.
 std::string differences_on_disk(const fs::path& truth, const fs::path& restored);
 
+/// Takes data_directory out of holdfast.toml.
+void make_agentless(const Place& place);
+
 /// Inverts one byte of a file.
 void flip_byte(const fs::path& file, std::uint64_t offset);
 /// Replaces a file and keeps its owner.

@@ -12,14 +12,6 @@ namespace {
 constexpr int damaged_status = 17;
 constexpr std::uint64_t page_bytes = 8192;
 
-/// Takes data_directory out of holdfast.toml.
-void make_agentless(const Place& place) {
-  std::string text = text_of(place.configuration());
-  const std::size_t begin = text.find("data_directory");
-  text.erase(begin, text.find('\n', begin) + 1 - begin);
-  overwrite(place.configuration(), text);
-}
-
 /// Lets no WAL come into the repository but by the backup itself.
 void stop_archiving(const Cluster& cluster) {
   cluster.sql("ALTER SYSTEM SET archive_command = '/bin/false'");
