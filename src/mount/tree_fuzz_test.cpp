@@ -230,7 +230,7 @@ class Fuzz {
   std::map<std::string, Model> models_;
 };
 
-TEST(MountedTreeFuzz, holds_what_posix_promises_through_deaths_and_power_cuts) {
+TEST(MountedTreeFuzz, INV_9_holds_what_posix_promises_through_deaths_and_power_cuts) {
   const std::size_t rounds = base::testing::fuzz_iterations(10);
   for (std::uint64_t seed = 1; seed <= rounds; ++seed) {
     SCOPED_TRACE(seed);

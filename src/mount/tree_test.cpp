@@ -210,7 +210,7 @@ TEST_F(MountedTree, fails_instead_of_inventing_pages_when_the_store_does) {
       << "it goes on when the store does";
 }
 
-TEST_F(MountedTree, never_hands_out_a_corrupt_page) {
+TEST_F(MountedTree, INV_9_never_hands_out_a_corrupt_page) {
   for (const std::string& name : backup_.in().objects->names_with("/packs/")) {
     backup_.in().objects->at(name)[5000] ^= 1;
   }

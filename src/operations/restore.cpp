@@ -182,6 +182,13 @@ void RestoreRun::mount_files() {
   }
   const InstantPlace place = instant_place(directory_);
   base::make_directories(directory_);
+  // In the end the local directory is renamed to it.
+  if (base::status_of(directory_)->st_dev != base::status_of(directory_.parent_path())->st_dev) {
+    throw Error(Code::refused,
+                fmt::format("cannot mount a backup at \"{}\": it is a file system of its own",
+                            directory_.string()),
+                fmt::format("choose a directory in it: {}", (directory_ / "data").string()));
+  }
   prepare_instant(place,
                   {plan_.backup.id, plan_.backup.place, site_.configuration.repository().name,
                    site_.configuration.path, tablespaces_, owner, options_.keeper},

@@ -10,7 +10,7 @@
 namespace holdfast::tests {
 namespace {
 
-TEST(MountKill, loses_no_committed_row_and_reads_no_zero_page) {
+TEST(MountKill, INV_9_loses_no_committed_row_and_reads_no_zero_page) {
   NEEDS_FUSE();
   const int rounds = std::getenv("HOLDFAST_LONG") != nullptr ? 50 : 4;
   const char* seed = std::getenv("HOLDFAST_SEED");
