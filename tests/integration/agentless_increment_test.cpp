@@ -1,9 +1,8 @@
 // Backups through a replication connection for which the server sends changes only (17): what is in
 // them must be what it would have sent as a whole.
 
-#include <fcntl.h>
+#include <cstdlib>
 
-#include "base/error.h"
 #include "harness/witness.h"
 
 namespace holdfast::tests {
@@ -88,9 +87,14 @@ TEST_P(Increment, is_what_was_on_disk) {
   cluster_->sql("CHECKPOINT");
   const auto few = take();
   EXPECT_EQ(few.at("compared"), "summaries") << said_;
-  EXPECT_EQ(said_.find("WARNING"), std::string::npos) << said_;
+  EXPECT_EQ(said_.find("warning"), std::string::npos) << said_;
   EXPECT_EQ(differences(few), "");
-  // It is a base for the next one like any other.
+  // It is a base for the next one like any other, and whoever may replicate may ask.
+  cluster_->sql("CREATE ROLE plain LOGIN REPLICATION");
+  std::string configuration = text_of(place_.configuration());
+  const std::string user = "user=postgres";
+  configuration.replace(configuration.find(user), user.size(), "user=plain");
+  overwrite(place_.configuration(), configuration);
   cluster_->sql("TRUNCATE u");
   cluster_->sql("DROP DATABASE d");
   const auto fewer = take({"--compare", "summaries"});
@@ -137,7 +141,11 @@ TEST_P(Increment, restores_what_was_written_while_it_ran_and_later) {
   EXPECT_EQ(bad_pages(*restored), "");
 }
 
-INSTANTIATE_TEST_SUITE_P(Versions, Increment, testing::Values(17, 18),
+std::vector<int> majors() {
+  return std::getenv("HOLDFAST_LONG") != nullptr ? std::vector<int>{17, 18} : std::vector<int>{17};
+}
+
+INSTANTIATE_TEST_SUITE_P(Versions, Increment, testing::ValuesIn(majors()),
                          [](const auto& each) { return std::to_string(each.param); });
 
 /// Without checksums, so that pages can be changed behind the server's back.
