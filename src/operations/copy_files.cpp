@@ -175,7 +175,10 @@ void Copier::walk(const std::stop_token& stop) {
   postgres::walk_data_directory(
       request_.data_directory, request_.version_directory,
       [&](const postgres::DirectoryEntry& found) {
-        if (stop.stop_requested()) base::fail(base::Code::interrupted, "stopped");
+        if (stop.stop_requested()) {
+          base::stop_if_interrupted();  // which says why
+          base::fail(base::Code::interrupted, "stopped");
+        }
         if (found.kind == postgres::DirectoryEntry::Kind::directory) {
           result_.directories.push_back(
               {found.path, found.mode, owners_.name(found.uid, found.gid)});

@@ -363,7 +363,10 @@ void StreamCopier::receive(const std::stop_token& stop) {
   Cutter cutter(request_, backups_, progress_, queue_, stop);
   auto checked = std::chrono::steady_clock::now();
   const postgres::BackupEnd end = stream_.receive(cutter, [&] {
-    if (stop.stop_requested()) base::fail(base::Code::interrupted, "stopped");
+    if (stop.stop_requested()) {
+      base::stop_if_interrupted();  // which says why
+      base::fail(base::Code::interrupted, "stopped");
+    }
     const auto now = std::chrono::steady_clock::now();
     if (now - checked < check_interval) return;
     request_.check();

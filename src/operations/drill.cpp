@@ -232,7 +232,7 @@ void DrillRun::select() {
 
 void DrillRun::restore() {
   cluster_.emplace(site_, *plan_, place_->path());
-  cluster_->bring_back(target_, request_.workers, progress_);
+  cluster_->bring_back(target_, request_.workers, progress_, request_.keep);
 }
 
 void DrillRun::read_witnesses() {

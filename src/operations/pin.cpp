@@ -60,7 +60,6 @@ Pin pin_at(const Site& site, const ClusterPlace& place, const BackupId& backup,
                             base::to_string(until)),
                 "a pin that is over holds nothing");
   }
-  if (reason.empty()) refuse_without_reason();
   const Pins pins(site.repository, place);
   const Pin pin = pins.add(backup, now, until, reason);
   try {
@@ -76,6 +75,7 @@ Pin pin_at(const Site& site, const ClusterPlace& place, const BackupId& backup,
 
 Pin pin_backup(const Site& site, const std::string& backup, base::Timestamp until,
                const std::string& reason) {
+  if (reason.empty()) refuse_without_reason();  // before anything is looked for
   return pin_at(site, place_of(site, backup), {backup}, until, reason);
 }
 

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "mount/fuse_mount.h"
 #include "operations/instant_mount.h"
@@ -22,6 +24,13 @@ constexpr std::string_view marker = "holdfast.restore";
 bool holds_nothing(const path& directory) {
   const auto names = base::directory_names(directory);
   return !names || names->empty();
+}
+
+/// A restore died before its marker had its name: there is nothing else yet.
+bool holds_only_a_marker(const path& directory) {
+  const auto names = base::directory_names(directory);
+  return names && std::ranges::all_of(
+                      *names, [](const std::string& name) { return name.starts_with(marker); });
 }
 
 void check_directory(const path& directory, bool delta) {
@@ -57,7 +66,8 @@ void check_directory(const path& directory, bool delta) {
         "stop it first");
   }
   // --delta removes what the backup does not have, so it must not be let loose on a home directory.
-  if (!unfinished && !base::status_of(directory / "PG_VERSION")) {
+  if (!unfinished && !holds_only_a_marker(directory) &&
+      !base::status_of(directory / "PG_VERSION")) {
     base::fail(Code::refused,
                "cannot restore into \"{}\": it is neither empty nor a data directory",
                directory.string());

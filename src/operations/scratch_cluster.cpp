@@ -124,8 +124,8 @@ void ScratchCluster::check_space() const {
 }
 
 void ScratchCluster::bring_back(const RestoreRequest& request, unsigned workers,
-                                base::Progress& progress) {
-  mounted_ = !mount::cannot_mount();
+                                base::Progress& progress, bool to_stay) {
+  mounted_ = !to_stay && !mount::cannot_mount();
   if (!mounted_) check_space();
   RestoreOptions options;
   options.instant = mounted_;

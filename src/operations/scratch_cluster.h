@@ -49,8 +49,10 @@ class ScratchCluster {
 
   /// The files, tablespaces inside of the place. The one function that knows how they come: mounted
   /// where that can be, so that nothing is brought that nobody reads; else written, and then
-  /// Error(no_space) is thrown before anything is if they would not fit.
-  void bring_back(const RestoreRequest& request, unsigned workers, base::Progress& progress);
+  /// Error(no_space) is thrown before anything is if they would not fit. `to_stay`: they are
+  /// written in any case, as somebody wants them afterwards.
+  void bring_back(const RestoreRequest& request, unsigned workers, base::Progress& progress,
+                  bool to_stay = false);
   /// The server on them, recovered to the target. `superuser`: a role of the cluster.
   void start(const std::string& superuser, std::chrono::seconds limit);
   void stop();

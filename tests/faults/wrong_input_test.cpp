@@ -315,7 +315,7 @@ TEST_F(WrongInput, a_value_that_nobody_can_mean_is_refused_with_its_line) {
         "[wal]\nslice_interval = \"9999999d\"", "[wal]\nslice_interval = 5", "[wal]\nslot = \"\"",
         "[wal]\nslot = \"Big Slot\"", "[keep]\nbackups = 0", "[keep]\nbackups = \"\"",
         "[keep]\nbackups = \"0d\"", "[keep]\nbackups = 1.5", "[keep]\nwindow = \"soon\"",
-        "[keep]\nforever = true", "[objectives]\nrpo = \"-10min\"", "[objectives]\nrto = \"10min\"",
+        "[keep]\nforever = true", "[objectives]\nrpo = \"-10min\"", "[objectives]\nrtt = \"10min\"",
         "[wall]\nx = 1"}) {
     configure(text() + "\n" + section + "\n");
     const Result result = place_.holdfast({"list"});

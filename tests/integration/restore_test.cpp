@@ -208,6 +208,19 @@ TEST_F(Delta, is_refused_while_a_server_runs_there) {
   EXPECT_EQ(cluster->sql("SELECT count(*) FROM t"), "20001");
 }
 
+TEST_F(Restore, delta_finishes_one_that_died_before_its_first_file) {
+  const fs::path target = place_.path("restored");
+  fs::create_directory(target);
+  // What replacing a file leaves when it is killed.
+  base::replace_file(target / "holdfast.restore.tmp.4jDIKl", base::view("a backup\n"));
+  place_.give_to_server_user(target);
+  place_.give_to_server_user(target / "holdfast.restore.tmp.4jDIKl");
+  const Result result =
+      place_.holdfast({"restore", target.string(), "--to", "immediate", "--delta"});
+  EXPECT_EQ(result.status, 0) << result.errors;
+  EXPECT_FALSE(fs::exists(target / "holdfast.restore.tmp.4jDIKl"));
+}
+
 TEST_F(Restore, refuses_what_holds_files_and_delta_refuses_what_is_no_data_directory) {
   fs::create_directory(place_.path("home"));
   overwrite(place_.path("home/letter"), "dear");
