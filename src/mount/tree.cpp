@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,6 +26,24 @@ int checked(int result) {
 bool is_unfinished(const struct stat& status) {
   return S_ISREG(status.st_mode) && (status.st_mode & unfinished_bit) != 0;
 }
+
+/// As root, what this thread creates meanwhile belongs to somebody else from its first moment on: a
+/// death between making a file and giving it away would leave one that the server cannot open.
+class ActAs {
+ public:
+  explicit ActAs(Caller caller) {
+    if (!base::running_as_root()) return;
+    ::setfsgid(caller.gid);
+    ::setfsuid(caller.uid);
+  }
+  ~ActAs() {
+    if (!base::running_as_root()) return;
+    ::setfsuid(0);
+    ::setfsgid(0);
+  }
+  ActAs(const ActAs&) = delete;
+  ActAs& operator=(const ActAs&) = delete;
+};
 
 /// open(2) flags that mean something here: the kernel does the rest of them before it asks us.
 int open_flags(int flags) {
@@ -66,12 +85,6 @@ std::shared_ptr<const repository::FileEntry> Tree::in_backup(const std::string& 
   return image_.find(key);
 }
 
-void Tree::adopt(const path& local, Caller caller) const {
-  if (base::running_as_root() && ::lchown(local.c_str(), caller.uid, caller.gid) != 0) {
-    base::fail_errno(fmt::format("change the owner of \"{}\"", local.string()), errno);
-  }
-}
-
 void Tree::present(const repository::FileEntry& entry, struct stat& out) const {
   out = top_;
   out.st_mode = S_IFREG | entry.mode;
@@ -96,13 +109,15 @@ std::shared_ptr<BackedFile> Tree::backed(const Place& at,
   auto made = base::open_if_exists(at.local, O_RDWR | O_NOFOLLOW);
   if (!made) {
     const mode_t mode = entry->mode | unfinished_bit;
-    made = base::open_file(at.local, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+    struct stat wanted {};
+    present(*entry, wanted);
+    {
+      const ActAs owner({wanted.st_uid, wanted.st_gid});
+      made = base::open_file(at.local, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+    }
     if (::fchmod(made->get(), mode) != 0) {
       base::fail_errno(fmt::format("set the mode of \"{}\"", at.local.string()), errno);
     }
-    struct stat wanted {};
-    present(*entry, wanted);
-    adopt(at.local, {wanted.st_uid, wanted.st_gid});
   }
   const auto& states = journal_.opened_with().files;
   const auto state = states.find(at.key);
@@ -230,11 +245,11 @@ int Tree::create(const std::string& asked, int flags, mode_t mode, Caller caller
       if (opened == 0 && (flags & O_EXCL) != 0) return -EEXIST;
       return opened;
     }
+    const ActAs owner(caller);
     const int made =
         ::open(at.local.c_str(), open_flags(flags) | O_CREAT | O_EXCL, mode & ~unfinished_bit);
     if (made < 0) return -errno;
     out.file = base::Fd(made);
-    adopt(at.local, caller);
   }
   if (asked == options_.barrier) checkpoint();
   return 0;
@@ -315,9 +330,8 @@ int Tree::make_directory(const std::string& asked, mode_t mode, Caller caller) {
   const Exclusive names(names_mutex_);
   const Place at = place(asked);
   if (in_backup(at.key) != nullptr) return -EEXIST;
-  if (::mkdir(at.local.c_str(), mode) != 0) return -errno;
-  adopt(at.local, caller);
-  return 0;
+  const ActAs owner(caller);
+  return checked(::mkdir(at.local.c_str(), mode));
 }
 
 int Tree::remove_directory(const std::string& asked) {
@@ -335,9 +349,8 @@ int Tree::make_link(const std::string& target, const std::string& asked, Caller 
   if (in_backup(at.key) != nullptr) return -EEXIST;
   const auto linked = options_.linked.find(asked);
   const std::string real = linked == options_.linked.end() ? target : linked->second.string();
-  if (::symlink(real.c_str(), at.local.c_str()) != 0) return -errno;
-  adopt(at.local, caller);
-  return 0;
+  const ActAs owner(caller);
+  return checked(::symlink(real.c_str(), at.local.c_str()));
 }
 
 int Tree::read_link(const std::string& asked, std::string& target) {

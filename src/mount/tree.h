@@ -114,7 +114,6 @@ class Tree {
   int make_ordinary(const Place& place);
   int with_local(const std::string& path, const std::function<int(const base::fs::path&)>& work);
   void present(const repository::FileEntry& entry, struct stat& out) const;
-  void adopt(const base::fs::path& local, Caller caller) const;
   void sync_all_local() const;
 
   const Image& image_;

@@ -61,6 +61,7 @@ class InstantServer {
   void run(const std::function<void()>& ready) {
     take_lock();
     raise_open_files();
+    ::umask(0);  // the kernel has applied that of whoever creates something
     mount::clear_stale_mount(place_.directory);
     const auto configurations =
         each_repository(read_configuration(description_.configuration), {description_.repository});
