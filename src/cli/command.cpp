@@ -160,7 +160,8 @@ CLI::App* add_command(CLI::App& parent, Invocation& invocation, const std::strin
       ->type_name("NAME");
   command->footer(exit_status_help(codes));
   command->callback([name, run = std::move(run)] {
-    if (name == "fetch") return run();  // its process must have one thread only
+    // These go on in a process of their own, and so must have one thread only.
+    if (name == "fetch" || name == "mount") return run();
     const store::SilenceWatch watch(std::chrono::seconds(10), print_warning);
     run();
   });
