@@ -265,9 +265,11 @@ std::optional<std::string> cannot_mount() {
   }
   ::close(device);
   if (base::running_as_root()) return std::nullopt;
-  const base::Outcome outcome = base::run({{"fusermount3", "--version"}, {}, {}, {}, {}});
-  if (outcome.status != 0) return "fusermount3 is not installed (package fuse3)";
-  return std::nullopt;
+  try {
+    if (base::run({{"fusermount3", "--version"}, {}, {}, {}, {}}).status == 0) return std::nullopt;
+  } catch (const base::Error&) {  // there is none
+  }
+  return "fusermount3 is not installed (package fuse3)";
 }
 
 bool is_mounted(const base::fs::path& point) {

@@ -256,6 +256,10 @@ void serve_in_background(void* argument) {
 }  // namespace
 
 InstantPlace instant_place(const path& directory) {
+  if (directory.empty()) {
+    throw base::Error(Code::usage, "cannot tell which directory is meant: its name is empty",
+                      "name the directory that was restored");
+  }
   path absolute = base::fs::absolute(directory).lexically_normal();
   if (!absolute.has_filename()) absolute = absolute.parent_path();
   return {absolute};
