@@ -4,6 +4,7 @@
 // an error with its line (TRAPS CC10, CC11).
 
 #define TOML_EXCEPTIONS 1
+#define TOML_HEADER_ONLY 0
 #include <toml++/toml.h>
 
 #include <cstdint>
