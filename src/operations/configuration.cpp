@@ -1,13 +1,11 @@
 #include "operations/configuration.h"
 
-#define TOML_EXCEPTIONS 1
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <set>
 
 #include "base/error.h"
+#include "base/section.h"
 #include "base/time.h"
 #include "repository/repository.h"
 
@@ -17,22 +15,9 @@ namespace {
 
 using base::Code;
 using base::Error;
-
-[[noreturn]] void refuse(const base::fs::path& path, const toml::source_region& where,
-                         std::string_view why, std::string hint = {}) {
-  if (hint.empty()) hint = "README.md shows a configuration; `holdfast init` writes a new one";
-  throw Error(Code::configuration, fmt::format("{}:{}: {}", path.string(), where.begin.line, why),
-              std::move(hint));
-}
-
-std::string joined(const std::set<std::string_view>& names) {
-  std::string text;
-  for (const std::string_view name : names) {
-    if (!text.empty()) text += ", ";
-    text += name;
-  }
-  return text;
-}
+using base::joined;
+using base::Section;
+using base::TomlFile;
 
 /// Of clusters or repositories.
 std::set<std::string_view> names_of(const auto& sections) {
@@ -41,121 +26,31 @@ std::set<std::string_view> names_of(const auto& sections) {
   return names;
 }
 
-/// One table of the file: every key must be asked for, or it is unknown.
-class Section {
- public:
-  Section(const base::fs::path& path, const toml::table& table, std::string name)
-      : path_(path), table_(table), name_(std::move(name)) {}
-
-  std::string text(std::string_view key) {
-    known_.insert(key);
-    const toml::node* node = table_.get(key);
-    if (node == nullptr) return {};
-    const auto value = node->value<std::string>();
-    if (!node->is_string()) {
-      refuse(path_, node->source(), fmt::format("\"{}\" must be text in quotes", key));
-    }
-    if (value->empty()) refuse(path_, node->source(), fmt::format("\"{}\" is empty", key));
-    return *value;
-  }
-
-  std::string required(std::string_view key) {
-    std::string value = text(key);
-    if (value.empty()) {
-      refuse(path_, table_.source(), fmt::format("[{}] needs \"{}\"", name_, key));
-    }
-    return value;
-  }
-
-  /// A positive duration ("7d").
-  std::optional<base::Microseconds> duration(std::string_view key) {
-    const std::string value = text(key);
-    if (value.empty()) return std::nullopt;
-    try {
-      const base::Microseconds duration = base::parse_duration(value);
-      if (duration > base::Microseconds(0)) return duration;
-    } catch (const Error& error) {
-      refuse(path_, table_.get(key)->source(), fmt::format("\"{}\": {}", key, error.message()),
-             error.hint());
-    }
-    refuse(path_, table_.get(key)->source(), fmt::format("\"{}\" must be longer than that", key));
-  }
-
-  /// A whole number above 0.
-  std::optional<std::uint32_t> count(std::string_view key) {
-    known_.insert(key);
-    const toml::node* node = table_.get(key);
-    if (node == nullptr) return std::nullopt;
-    const auto value = node->is_integer() ? node->value<std::int64_t>() : std::nullopt;
-    if (!value || *value < 1 || *value > 1'000'000) {
-      refuse(path_, node->source(),
-             fmt::format("\"{}\" must be a whole number from 1 to 1000000", key));
-    }
-    return static_cast<std::uint32_t>(*value);
-  }
-
-  /// Is the value text?
-  bool is_text(std::string_view key) const {
-    const toml::node* node = table_.get(key);
-    return node != nullptr && node->is_string();
-  }
-
-  /// The tables of [[NAME.KEY]].
-  std::vector<const toml::table*> tables(std::string_view key) {
-    known_.insert(key);
-    const toml::node* node = table_.get(key);
-    std::vector<const toml::table*> found;
-    if (node == nullptr) return found;
-    if (!node->is_array_of_tables()) {
-      refuse(path_, node->source(),
-             fmt::format("\"{}\" must be written as [[{}.{}]]", key, name_, key));
-    }
-    for (const toml::node& each : *node->as_array()) found.push_back(each.as_table());
-    return found;
-  }
-
-  void refuse_other_keys() const {
-    for (const auto& [key, node] : table_) {
-      if (known_.contains(key.str())) continue;
-      refuse(path_, node.source(), fmt::format("unknown key \"{}\" in [{}]", key.str(), name_),
-             "it may have: " + joined(known_));
-    }
-  }
-
-  const toml::source_region& where() const { return table_.source(); }
-
- private:
-  const base::fs::path& path_;
-  const toml::table& table_;
-  std::string name_;
-  std::set<std::string_view> known_;
-};
-
-ClusterConfiguration read_cluster(const base::fs::path& path, const std::string& name,
+ClusterConfiguration read_cluster(const TomlFile& file, const std::string& name,
                                   const toml::table& table) {
-  Section section(path, table, "cluster." + name);
+  Section section(file, table, "cluster." + name);
   if (!repository::is_cluster_name(name)) {
-    refuse(path, section.where(), fmt::format("\"{}\" cannot be the name of a cluster", name),
-           "use letters, digits, \"-\" and \"_\"");
+    section.refuse(fmt::format("\"{}\" cannot be the name of a cluster", name),
+                   "use letters, digits, \"-\" and \"_\"");
   }
   ClusterConfiguration cluster;
   cluster.name = name;
   const std::string kind = section.text("kind");
   if (!kind.empty() && kind != "postgres") {
-    refuse(path, section.where(), fmt::format("unknown kind \"{}\"", kind), "use \"postgres\"");
+    section.refuse(fmt::format("unknown kind \"{}\"", kind), "use \"postgres\"");
   }
   cluster.connection = section.required("connection");
   cluster.data_directory = section.text("data_directory");
   if (!cluster.data_directory.empty() && !cluster.data_directory.is_absolute()) {
-    refuse(path, section.where(), "data_directory must be an absolute path");
+    section.refuse("data_directory must be an absolute path");
   }
   section.refuse_other_keys();
   return cluster;
 }
 
-RepositoryConfiguration read_repository(const base::fs::path& path, const std::string& name,
+RepositoryConfiguration read_repository(const TomlFile& file, const std::string& name,
                                         const toml::table& table) {
-  Section section(path, table, "repository." + name);
+  Section section(file, table, "repository." + name);
   RepositoryConfiguration repository;
   repository.name = name;
   repository.url = section.required("url");
@@ -164,16 +59,16 @@ RepositoryConfiguration read_repository(const base::fs::path& path, const std::s
   const std::string encryption = section.text("encryption");
   section.refuse_other_keys();
   if (!repository.key.key_file.empty() && !repository.key.key_command.empty()) {
-    refuse(path, section.where(), "key_file and key_command exclude each other");
+    section.refuse("key_file and key_command exclude each other");
   }
   if (!encryption.empty() && encryption != "none") {
-    refuse(path, section.where(), fmt::format("unknown encryption \"{}\"", encryption),
-           "leave it out for AES-256-GCM, or set it to \"none\"");
+    section.refuse(fmt::format("unknown encryption \"{}\"", encryption),
+                   "leave it out for AES-256-GCM, or set it to \"none\"");
   }
   repository.encrypted = encryption != "none";
   if (!repository.encrypted) {
     if (!repository.key.empty()) {
-      refuse(path, section.where(), "encryption = \"none\" and a key exclude each other");
+      section.refuse("encryption = \"none\" and a key exclude each other");
     }
     return repository;
   }
@@ -184,8 +79,8 @@ RepositoryConfiguration read_repository(const base::fs::path& path, const std::s
   return repository;
 }
 
-KeepRules read_keep(const base::fs::path& path, const toml::table& table) {
-  Section section(path, table, "keep");
+KeepRules read_keep(const TomlFile& file, const toml::table& table) {
+  Section section(file, table, "keep");
   KeepRules keep;
   if (section.is_text("backups")) {
     keep.age = section.duration("backups");
@@ -202,12 +97,9 @@ KeepRules read_keep(const base::fs::path& path, const toml::table& table) {
   return keep;
 }
 
-Objectives read_objectives(const base::fs::path& path, const toml::table& root) {
+Objectives read_objectives(const TomlFile& file, const toml::table& table) {
   Objectives objectives;
-  const toml::node* node = root.get("objectives");
-  if (node == nullptr) return objectives;
-  if (!node->is_table()) refuse(path, node->source(), "\"objectives\" must be a table");
-  Section section(path, *node->as_table(), "objectives");
+  Section section(file, table, "objectives");
   const std::string rpo = section.text("rpo");
   const std::string every = section.text("drill_every");
   objectives.rto = section.duration("rto");
@@ -220,13 +112,13 @@ Objectives read_objectives(const base::fs::path& path, const toml::table& root) 
   try {
     if (!rpo.empty()) objectives.rpo = base::parse_duration(rpo);
   } catch (const Error& error) {
-    refuse(path, section.where(), error.message(), error.hint());
+    section.refuse(error.message(), error.hint());
   }
   return objectives;
 }
 
-DrillAssertion read_assertion(const base::fs::path& path, const toml::table& table) {
-  Section section(path, table, "drill.check");
+DrillAssertion read_assertion(const TomlFile& file, const toml::table& table) {
+  Section section(file, table, "drill.check");
   DrillAssertion assertion;
   assertion.name = section.required("name");
   assertion.database = section.required("database");
@@ -237,44 +129,44 @@ DrillAssertion read_assertion(const base::fs::path& path, const toml::table& tab
 }
 
 /// Paths are relative to the configuration's own directory.
-DrillConfiguration read_drill(const base::fs::path& path, const toml::table* table) {
+DrillConfiguration read_drill(const TomlFile& file, const toml::table* table) {
   const toml::table none;
-  Section section(path, table == nullptr ? none : *table, "drill");
-  const auto file = [&](std::string_view key, std::string_view otherwise) {
+  Section section(file, table == nullptr ? none : *table, "drill");
+  const auto path = [&](std::string_view key, std::string_view otherwise) {
     const std::string given = section.text(key);
-    return (path.parent_path() / (given.empty() ? std::string(otherwise) : given))
+    return (file.path.parent_path() / (given.empty() ? std::string(otherwise) : given))
         .lexically_normal();
   };
   DrillConfiguration drill;
-  drill.evidence = file("evidence", "docs/audit/restore-drills");
-  drill.signing_key = file("signing_key", "holdfast-drill.key");
-  drill.directory = file("directory", "/var/tmp");
+  drill.evidence = path("evidence", "docs/audit/restore-drills");
+  drill.signing_key = path("signing_key", "holdfast-drill.key");
+  drill.directory = path("directory", "/var/tmp");
   drill.heartbeat = section.text("heartbeat");
   if (!drill.heartbeat.empty() && std::ranges::count(drill.heartbeat, '.') != 2) {
-    refuse(path, section.where(), "\"heartbeat\" must name \"database.schema.table\"");
+    section.refuse("\"heartbeat\" must name \"database.schema.table\"");
   }
   const std::string amcheck = section.text("amcheck");
   if (!amcheck.empty() && amcheck != "off") {
-    refuse(path, section.where(), "\"amcheck\" can only be \"off\"; leave it out to have it");
+    section.refuse("\"amcheck\" can only be \"off\"; leave it out to have it");
   }
   drill.amcheck = amcheck.empty();
   drill.api = section.text("api");
   drill.ready = section.text("ready");
   if (drill.api.empty() != drill.ready.empty()) {
-    refuse(path, section.where(), "\"api\" and \"ready\" need each other");
+    section.refuse("\"api\" and \"ready\" need each other");
   }
   const std::string database = section.text("api_database");
   if (!database.empty()) drill.api_database = database;
   drill.ready_within = section.duration("ready_within").value_or(drill.ready_within);
   for (const toml::table* each : section.tables("check")) {
-    drill.assertions.push_back(read_assertion(path, *each));
+    drill.assertions.push_back(read_assertion(file, *each));
   }
   section.refuse_other_keys();
   return drill;
 }
 
-WalConfiguration read_wal(const base::fs::path& path, const toml::table& table) {
-  Section section(path, table, "wal");
+WalConfiguration read_wal(const TomlFile& file, const toml::table& table) {
+  Section section(file, table, "wal");
   WalConfiguration wal;
   const std::string slot = section.text("slot");
   wal.slice_interval = section.duration("slice_interval").value_or(wal.slice_interval);
@@ -285,8 +177,8 @@ WalConfiguration read_wal(const base::fs::path& path, const toml::table& table) 
                                             "abcdefghijklmnopqrstuvwxyz"
                                             "0123456789_") == std::string::npos;
   if (!good) {
-    refuse(path, section.where(), fmt::format("\"{}\" cannot be the name of a slot", slot),
-           "use lower-case letters, digits and \"_\"");
+    section.refuse(fmt::format("\"{}\" cannot be the name of a slot", slot),
+                   "use lower-case letters, digits and \"_\"");
   }
   return wal;
 }
@@ -301,15 +193,26 @@ bool same_place(std::string_view one, std::string_view other) {
   return normal(one) == normal(other);
 }
 
-void refuse_unknown_sections(const base::fs::path& path, const toml::table& root) {
-  for (const auto& [key, node] : root) {
-    const std::string_view name = key.str();
-    if (name == "cluster" || name == "repository" || name == "objectives" || name == "wal")
-      continue;
-    if ((name == "keep" || name == "drill") && node.is_table()) continue;
-    refuse(path, node.source(), fmt::format("unknown key \"{}\"", name),
-           "a configuration has [cluster.NAME], [repository.NAME], [keep], [wal], [objectives] and "
-           "[drill]");
+using NamedTables = std::vector<std::pair<std::string, const toml::table*>>;
+
+/// The tables [KIND.NAME], in the order of the file: the one in which repositories are asked.
+NamedTables some_tables(Section& root, const TomlFile& file, std::string_view kind) {
+  NamedTables tables = root.named_tables(kind);
+  if (!tables.empty()) return tables;
+  throw Error(Code::configuration,
+              fmt::format("{}: there is no [{}.NAME]", file.path.string(), kind), file.hint);
+}
+
+void refuse_same_places(const TomlFile& file, const NamedTables& tables,
+                        const std::vector<RepositoryConfiguration>& repositories) {
+  for (std::size_t i = 0; i < repositories.size(); ++i) {
+    for (std::size_t other = 0; other < i; ++other) {
+      if (!same_place(repositories[i].url, repositories[other].url)) continue;
+      file.refuse(tables[i].second->source(),
+                  fmt::format("[repository.{}] is the same place as [repository.{}]",
+                              repositories[i].name, repositories[other].name),
+                  "a second copy of everything must be somewhere else");
+    }
   }
 }
 
@@ -364,57 +267,26 @@ Configuration read_configuration(const base::fs::path& path) {
 }
 
 Configuration parse_configuration(std::string_view text, const base::fs::path& path) {
-  toml::table root;
-  try {
-    root = toml::parse(text);
-  } catch (const toml::parse_error& error) {
-    refuse(path, error.source(), error.description());
-  }
-  refuse_unknown_sections(path, root);
+  const TomlFile file{path, "README.md shows a configuration; `holdfast init` writes a new one"};
+  const toml::table table = file.parse(text);
+  Section root(file, table, "");
   Configuration configuration;
   configuration.path = path;
-  configuration.objectives = read_objectives(path, root);
-  const auto each_table = [&](std::string_view kind, const auto& read) {
-    const toml::table* tables = root.get_as<toml::table>(kind);
-    if (tables == nullptr) {
-      throw Error(Code::configuration,
-                  fmt::format("{}: there is no [{}.NAME]", path.string(), kind),
-                  "README.md shows a configuration; `holdfast init` writes a new one");
-    }
-    // In the order of the file, which is the order in which repositories are asked.
-    std::vector<std::pair<std::string, const toml::table*>> in_order;
-    for (const auto& [name, node] : *tables) {
-      if (!node.is_table()) {
-        refuse(path, node.source(),
-               fmt::format("\"{}\" stands outside of a [{}.NAME]", name.str(), kind));
-      }
-      in_order.emplace_back(name.str(), node.as_table());
-    }
-    std::ranges::stable_sort(in_order, {},
-                             [](const auto& each) { return each.second->source().begin.line; });
-    for (const auto& [name, table] : in_order) read(name, *table);
-  };
-  each_table("cluster", [&](const std::string& name, const toml::table& table) {
-    configuration.clusters.push_back(read_cluster(path, name, table));
-  });
-  each_table("repository", [&](const std::string& name, const toml::table& table) {
-    RepositoryConfiguration repository = read_repository(path, name, table);
-    for (const RepositoryConfiguration& other : configuration.repositories) {
-      if (!same_place(repository.url, other.url)) continue;
-      refuse(path, table.source(),
-             fmt::format("[repository.{}] is the same place as [repository.{}]", name, other.name),
-             "a second copy of everything must be somewhere else");
-    }
-    configuration.repositories.push_back(std::move(repository));
-  });
-  if (const toml::table* keep = root.get_as<toml::table>("keep")) {
-    configuration.keep = read_keep(path, *keep);
+  for (const auto& [name, each] : some_tables(root, file, "cluster")) {
+    configuration.clusters.push_back(read_cluster(file, name, *each));
   }
-  configuration.drill = read_drill(path, root.get_as<toml::table>("drill"));
-  if (const toml::node* wal = root.get("wal")) {
-    if (!wal->is_table()) refuse(path, wal->source(), "\"wal\" must be a section: [wal]");
-    configuration.wal = read_wal(path, *wal->as_table());
+  const NamedTables repositories = some_tables(root, file, "repository");
+  for (const auto& [name, each] : repositories) {
+    configuration.repositories.push_back(read_repository(file, name, *each));
   }
+  refuse_same_places(file, repositories, configuration.repositories);
+  if (const auto* keep = root.table("keep")) configuration.keep = read_keep(file, *keep);
+  if (const auto* wal = root.table("wal")) configuration.wal = read_wal(file, *wal);
+  if (const auto* objectives = root.table("objectives")) {
+    configuration.objectives = read_objectives(file, *objectives);
+  }
+  configuration.drill = read_drill(file, root.table("drill"));
+  root.refuse_other_keys();
   if (configuration.wal.copies > configuration.repositories.size()) {
     throw Error(
         Code::configuration,

@@ -1,9 +1,6 @@
 #include "operations/drill.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -27,18 +24,6 @@ using std::chrono::steady_clock;
 constexpr milliseconds checksum_budget(4000);
 constexpr milliseconds structure_budget(5000);
 constexpr milliseconds reading_budget(4000);
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown host";
-  return name.data();
-}
-
-std::string operator_name(const std::string& given) {
-  if (!given.empty()) return given;
-  const auto user = base::find_user(::geteuid());
-  return fmt::format("{}@{}", user ? user->name : std::to_string(::geteuid()), host_name());
-}
 
 /// Is it the surroundings' fault, so that nothing is said about the backup?
 bool is_environment(Code code, const std::vector<Code>& also) {
@@ -82,7 +67,7 @@ class DrillRun {
     }
     measure();
     teardown();
-    judge();
+    conclude();
     outcome_.files = add_evidence(configuration_.drill.evidence, key_, evidence_);
     outcome_.evidence = evidence_;
     return std::move(outcome_);
@@ -102,7 +87,7 @@ class DrillRun {
   void measure();
   void measure_rpo();
   void teardown();
-  void judge();
+  void conclude();
 
   void fact(std::string name, std::string value) {
     evidence_.facts.emplace_back(std::move(name), std::move(value));
@@ -383,33 +368,16 @@ void DrillRun::teardown() {
       {"teardown", std::chrono::duration_cast<base::Microseconds>(steady_clock::now() - begun)});
 }
 
-void DrillRun::judge() {
-  std::string failures;
-  std::string not_run;
-  std::size_t passed = 0;
-  for (const EvidenceCheck& check : evidence_.checks) {
-    const auto append = [&](std::string& to) {
-      to += fmt::format("{}{}: {}", to.empty() ? "" : "; ", check.name, check.found);
-    };
-    if (check.outcome == CheckOutcome::failed) append(failures);
-    if (check.outcome == CheckOutcome::not_run) append(not_run);
-    if (check.outcome == CheckOutcome::passed) ++passed;
-  }
+void DrillRun::conclude() {
   if (evidence_.scenario.empty()) evidence_.scenario = "loss of the cluster";
   if (evidence_.backup_point.empty()) evidence_.backup_point = "none could be chosen";
-  if (!failures.empty()) {
-    evidence_.verdict = Verdict::fail;
-    evidence_.notes = failures;
-  } else if (!not_run.empty() || passed == 0) {
-    evidence_.verdict = Verdict::inconclusive;
-    evidence_.notes = not_run.empty() ? "nothing was checked" : "not run: " + not_run;
-  } else {
-    evidence_.verdict = Verdict::pass;
-    evidence_.notes =
-        fmt::format("{} checks passed; RPO {}, RTO {}", passed,
-                    evidence_.rpo ? base::to_string_short(*evidence_.rpo) : "not measured",
-                    evidence_.rto ? base::to_string_short(*evidence_.rto) : "not measured");
-  }
+  judge(evidence_);
+  if (evidence_.verdict != Verdict::pass) return;
+  evidence_.notes = fmt::format(
+      "{} checks passed; RPO {}, RTO {}",
+      std::ranges::count(evidence_.checks, CheckOutcome::passed, &EvidenceCheck::outcome),
+      evidence_.rpo ? base::to_string_short(*evidence_.rpo) : "not measured",
+      evidence_.rto ? base::to_string_short(*evidence_.rto) : "not measured");
 }
 
 }  // namespace

@@ -2,14 +2,17 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
+#include "base/process.h"
 #include "base/seal.h"
 #include "operations/evidence_text.h"
 
@@ -330,6 +333,47 @@ const std::vector<std::string>& controls_of_drills() {
       "SOC 2 A1.2",       "SOC 2 A1.3",       "ISO/IEC 27001:2022 A.8.13",
       "NIST 800-53 CP-4", "NIST 800-53 CP-9", "NIST 800-53 CP-10"};
   return controls;
+}
+
+const std::vector<std::string>& controls_of_gamedays() {
+  static const std::vector<std::string> controls = {
+      "SOC 2 A1.2", "SOC 2 A1.3", "ISO/IEC 27001:2022 A.5.30", "NIST 800-53 CP-4"};
+  return controls;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown host";
+  return name.data();
+}
+
+std::string operator_name(const std::string& given) {
+  if (!given.empty()) return given;
+  const auto user = base::find_user(::geteuid());
+  return fmt::format("{}@{}", user ? user->name : std::to_string(::geteuid()), host_name());
+}
+
+void judge(Evidence& evidence) {
+  std::string failures;
+  std::string not_run;
+  bool any = false;
+  for (const EvidenceCheck& check : evidence.checks) {
+    const auto append = [&](std::string& to) {
+      to += fmt::format("{}{}: {}", to.empty() ? "" : "; ", check.name, check.found);
+    };
+    if (check.outcome == CheckOutcome::failed) append(failures);
+    if (check.outcome == CheckOutcome::not_run) append(not_run);
+    if (check.outcome == CheckOutcome::passed) any = true;
+  }
+  if (!failures.empty()) {
+    evidence.verdict = Verdict::fail;
+    evidence.notes = failures;
+  } else if (!not_run.empty() || !any) {
+    evidence.verdict = Verdict::inconclusive;
+    evidence.notes = not_run.empty() ? "nothing was checked" : "not run: " + not_run;
+  } else {
+    evidence.verdict = Verdict::pass;
+  }
 }
 
 std::string new_evidence_id(base::Timestamp at) {

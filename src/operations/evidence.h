@@ -77,8 +77,16 @@ struct Evidence {
   std::vector<std::string> controls;                       ///< "SOC 2 A1.3"
 };
 
-/// What a drill evidences.
+/// What a drill, and what a game day evidences.
 const std::vector<std::string>& controls_of_drills();
+const std::vector<std::string>& controls_of_gamedays();
+
+/// Who did it: what was given, else the user of this process and its host.
+std::string operator_name(const std::string& given);
+std::string host_name();
+
+/// Sets the verdict by the checks, and if it is no pass the notes. Nothing checked is no pass.
+void judge(Evidence& evidence);
 
 std::string new_evidence_id(base::Timestamp at);
 

@@ -52,8 +52,8 @@ std::string markdown_of(const Evidence& evidence, std::uint64_t number,
       name_of(evidence.verdict), evidence.id, base::to_string(evidence.at), cell(evidence.scenario),
       cell(evidence.backup_point), cell(evidence.environment), name_of(evidence.verdict),
       cell(evidence.notes), cell(evidence.completed_by));
-  text += "## Measured\n\n" + measured(evidence);
-  text += "\n## Steps\n\n| Step | Took |\n|---|---|\n";
+  if (evidence.kind != "gameday") text += "## Measured\n\n" + measured(evidence) + "\n";
+  text += "## Steps\n\n| Step | Took |\n|---|---|\n";
   for (const EvidenceStep& step : evidence.steps) {
     text += fmt::format("| {} | {} |\n", cell(step.name), base::to_string_short(step.took));
   }
@@ -74,6 +74,22 @@ std::string markdown_of(const Evidence& evidence, std::uint64_t number,
                     previous);
 }
 
+namespace {
+
+std::string row_of(const Evidence& evidence) {
+  return fmt::format("| [{}]({}.md) | {} | {} | {} | {} | {} |\n", date_of(evidence.at),
+                     evidence.id, cell(evidence.backup_point), cell(evidence.environment),
+                     name_of(evidence.verdict), cell(evidence.notes), cell(evidence.completed_by));
+}
+
+std::string gameday_row_of(const Evidence& evidence) {
+  return fmt::format("| [{}]({}.md) | {} | {} | {} | {} | {} |\n", date_of(evidence.at),
+                     evidence.id, cell(evidence.scenario), cell(evidence.environment),
+                     name_of(evidence.verdict), cell(evidence.notes), cell(evidence.completed_by));
+}
+
+}  // namespace
+
 std::string log_of(const std::vector<EvidenceRecord>& records) {
   std::string text =
       "# Restore drill log\n\n"
@@ -81,14 +97,20 @@ std::string log_of(const std::vector<EvidenceRecord>& records) {
       "\n"
       "| Date | Backup point used | Environment | Result | Notes | Completed by |\n"
       "|---|---|---|---|---|---|\n";
+  std::string gamedays;
   for (const EvidenceRecord& each : records) {
-    const Evidence& evidence = each.evidence;
-    text +=
-        fmt::format("| [{}]({}.md) | {} | {} | {} | {} | {} |\n", date_of(evidence.at), evidence.id,
-                    cell(evidence.backup_point), cell(evidence.environment),
-                    name_of(evidence.verdict), cell(evidence.notes), cell(evidence.completed_by));
+    if (each.evidence.kind == "gameday") {
+      gamedays += gameday_row_of(each.evidence);
+    } else {
+      text += row_of(each.evidence);
+    }
   }
-  return text;
+  if (gamedays.empty()) return text;
+  return text +
+         "\n## Game days\n\n"
+         "| Date | Contract | Environment | Result | Notes | Completed by |\n"
+         "|---|---|---|---|---|---|\n" +
+         gamedays;
 }
 
 namespace {
@@ -100,6 +122,10 @@ class Page {
     for (const EvidenceRecord& record : report.records) {
       const Evidence& evidence = record.evidence;
       if (!questions.cluster.empty() && evidence.cluster != questions.cluster) continue;
+      if (evidence.kind == "gameday") {
+        gamedays_.push_back(&evidence);
+        continue;
+      }
       records_.push_back(&evidence);
       if (evidence.verdict == Verdict::pass) passed_.push_back(&evidence);
     }
@@ -112,7 +138,8 @@ class Page {
     chain();
     cadence();
     trend();
-    failures();
+    failures(records_);
+    gamedays();
     controls();
     return std::move(text_);
   }
@@ -180,24 +207,34 @@ class Page {
         base::to_string_short(all.back()), missed);
   }
 
-  void failures() {
+  void failures(const std::vector<const Evidence*>& records) {
     say("\n## Failures and when they were put right\n\n");
     bool any = false;
-    for (auto each = records_.begin(); each != records_.end(); ++each) {
+    for (auto each = records.begin(); each != records.end(); ++each) {
       if ((*each)->verdict == Verdict::pass) continue;
       any = true;
-      const auto right = std::find_if(each, records_.end(), [&](const Evidence* later) {
+      const auto right = std::find_if(each, records.end(), [&](const Evidence* later) {
         return later->verdict == Verdict::pass && later->kind == (*each)->kind &&
                later->cluster == (*each)->cluster;
       });
       say("- {} {} ({}): {} -> {}\n", date_of((*each)->at), name_of((*each)->verdict), (*each)->id,
           cell((*each)->notes),
-          right == records_.end()
+          right == records.end()
               ? "NOT YET PUT RIGHT"
               : fmt::format("passed on {}, {} later ({})", date_of((*right)->at),
                             base::to_string_short((*right)->at - (*each)->at), (*right)->id));
     }
     if (!any) say("None recorded. Failures are recorded as passes are.\n");
+  }
+
+  void gamedays() {
+    if (gamedays_.empty()) return;
+    say("\n# Game days\n\n| Date | Contract | Result | Environment |\n|---|---|---|---|\n");
+    for (const Evidence* each : gamedays_) {
+      say("| {} | {} | {} | {} |\n", date_of(each->at), cell(each->scenario),
+          name_of(each->verdict), cell(each->environment));
+    }
+    failures(gamedays_);
   }
 
   void controls() {
@@ -217,6 +254,7 @@ class Page {
   const AuditorQuestions& questions_;
   std::vector<const Evidence*> records_;
   std::vector<const Evidence*> passed_;
+  std::vector<const Evidence*> gamedays_;
   std::string text_;
 };
 
