@@ -78,6 +78,7 @@ void add_status(CLI::App& app, Invocation& invocation);
 void add_demo(CLI::App& app, Invocation& invocation);
 void add_drill(CLI::App& app, Invocation& invocation);
 void add_gameday(CLI::App& app, Invocation& invocation);
+void add_proxy(CLI::App& app, Invocation& invocation);
 void add_expire(CLI::App& app, Invocation& invocation);
 void add_pin(CLI::App& app, Invocation& invocation);  ///< and unpin
 void add_snapshot(CLI::App& app, Invocation& invocation);
