@@ -21,7 +21,8 @@ std::shared_ptr<const Key> key_in(const KeySet& keys, std::string_view id) {
 
 [[noreturn]] void no_keys() {
   throw http::Problem{503, "keys_unavailable",
-                      "the token issuer's keys could not be fetched; try again soon", std::chrono::seconds(1)};
+                      "the token issuer's keys could not be fetched; try again soon",
+                      std::chrono::seconds(1)};
 }
 
 }  // namespace
