@@ -1,10 +1,10 @@
 #include "auth/jwks_cache.h"
 
 #include <algorithm>
-#include <iostream>
 #include <stdexcept>
 
 #include "http/problem.h"
+#include "log.h"
 
 namespace reference::auth {
 namespace {
@@ -21,7 +21,8 @@ std::shared_ptr<const Key> key_in(const KeySet& keys, std::string_view id) {
 
 [[noreturn]] void no_keys() {
   throw http::Problem{503, "keys_unavailable",
-                      "the token issuer's keys could not be fetched; try again soon", std::chrono::seconds(1)};
+                      "the token issuer's keys could not be fetched; try again soon",
+                      std::chrono::seconds(1)};
 }
 
 }  // namespace
@@ -114,9 +115,9 @@ void JwksCache::refresh_once() {
     pause_ = options_.retry;
   }
   if (failed && !failing_ && !stopping_) {
-    std::cerr << "jwks: could not fetch " << options_.url << ": " << reason << '\n';
+    log("jwks: could not fetch {}: {}", options_.url, reason);
   } else if (!failed && failing_) {
-    std::cerr << "jwks: " << options_.url << " answers again\n";
+    log("jwks: {} answers again", options_.url);
   }
   failing_ = failed;
   fetching_ = false;
