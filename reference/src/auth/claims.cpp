@@ -64,8 +64,7 @@ std::chrono::system_clock::time_point check_times(const json& claims,
 void check_origin(const json& claims, const ExpectedClaims& expected) {
   if (text_of(claims, "iss") != expected.issuer) refuse("it is of another issuer");
   if (claims.contains("azp")) {
-    const auto& allowed = expected.authorized_parties;
-    if (std::find(allowed.begin(), allowed.end(), text_of(claims, "azp")) == allowed.end()) {
+    if (!expected.authorized_parties.contains(text_of(claims, "azp"))) {
       refuse("its authorised party is not one of ours");
     }
   }

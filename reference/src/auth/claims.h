@@ -10,8 +10,8 @@
 
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
-#include <vector>
 
 #include "auth/principal.h"
 
@@ -20,7 +20,7 @@ namespace reference::auth {
 struct ExpectedClaims {
   std::string issuer;
   /// Who may be named in "azp"; with none, a token that names a party is refused.
-  std::vector<std::string> authorized_parties;
+  std::set<std::string> authorized_parties;
 };
 
 /// Clocks may differ by this much.

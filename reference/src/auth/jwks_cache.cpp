@@ -1,10 +1,10 @@
 #include "auth/jwks_cache.h"
 
 #include <algorithm>
-#include <iostream>
 #include <stdexcept>
 
 #include "http/problem.h"
+#include "log.h"
 
 namespace reference::auth {
 namespace {
@@ -115,9 +115,9 @@ void JwksCache::refresh_once() {
     pause_ = options_.retry;
   }
   if (failed && !failing_ && !stopping_) {
-    std::cerr << "jwks: could not fetch " << options_.url << ": " << reason << '\n';
+    log("jwks: could not fetch {}: {}", options_.url, reason);
   } else if (!failed && failing_) {
-    std::cerr << "jwks: " << options_.url << " answers again\n";
+    log("jwks: {} answers again", options_.url);
   }
   failing_ = failed;
   fetching_ = false;
