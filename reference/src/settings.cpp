@@ -105,12 +105,11 @@ Settings settings_from_environment() {
   settings.http_waiting = count("HTTP_WAITING", settings.http_waiting);
   settings.clerk_issuer = variable("CLERK_ISSUER").value_or("");
   settings.clerk_jwks_url = variable("CLERK_JWKS_URL").value_or("");
-  for (const std::string& party : list("CLERK_AUTHORIZED_PARTIES")) {
-    settings.clerk_authorized_parties.insert(party);
-  }
+  settings.clerk_authorized_parties = list("CLERK_AUTHORIZED_PARTIES");
   settings.jwks_refresh = duration("JWKS_REFRESH", settings.jwks_refresh);
   settings.jwks_max_stale = duration("JWKS_MAX_STALE", settings.jwks_max_stale);
   settings.import_upload_dir = variable("IMPORT_UPLOAD_DIR").value_or("");
+  settings.migrations = variable("MIGRATIONS").value_or(REFERENCE_MIGRATIONS);
   settings.broken = read_break();
   return settings;
 }

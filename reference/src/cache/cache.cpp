@@ -55,11 +55,15 @@ bool Cache::working() {
   return working_;
 }
 
-Cache::Lent Cache::borrow() {
+Cache::Lent Cache::borrow(bool to_forget) {
   Lent lent;
   {
     const std::lock_guard lock(mutex_);
-    if (!working_) return lent;
+    if (!working_) {
+      // Whoever is emptying Redis now must do it again.
+      if (to_forget) ++missed_;
+      return lent;
+    }
     lent.generation = generation_;
     if (!idle_.empty()) {
       lent.connection = std::move(idle_.back());
@@ -148,17 +152,14 @@ void Cache::keep(const std::string& key, std::string_view lease, std::string_vie
 void Cache::forget(std::string_view organisation, std::string_view table) {
   if (options_.url.empty()) return;
   try {
-    if (Lent lent = borrow(); lent.connection) {
+    if (Lent lent = borrow(true); lent.connection) {
       lent.connection->run({"DEL", key_of(organisation, table)});
       give_back(std::move(lent));
-      return;
     }
   } catch (const RedisError& error) {
+    // Emptying Redis begins after this, and so after the change.
     fail(error);
   }
-  // Whoever has begun to empty Redis must do it again.
-  const std::lock_guard lock(mutex_);
-  ++missed_;
 }
 
 void Cache::probe() {

@@ -63,7 +63,8 @@ class Cache {
     std::unique_ptr<RedisConnection> connection;
     std::uint64_t generation = 0;
   };
-  Lent borrow();
+  /// Without a connection if Redis is not used at the moment.
+  Lent borrow(bool to_forget = false);
   void give_back(Lent lent);
   void fail(const std::exception& error);
   std::string lease(RedisConnection& redis, const std::string& key);
@@ -77,7 +78,7 @@ class Cache {
   std::condition_variable changed_;
   std::vector<std::unique_ptr<RedisConnection>> idle_;
   std::uint64_t generation_ = 0;  ///< counts failures: connections of before one are not used again
-  std::uint64_t missed_ = 0;      ///< counts what was not forgotten
+  std::uint64_t missed_ = 0;      ///< counts what was not forgotten meanwhile
   std::string run_id_;
   bool working_ = false;
   bool stopping_ = false;
