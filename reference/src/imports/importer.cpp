@@ -6,6 +6,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "http/problem.h"
 #include "imports/csv.h"
 #include "imports/insert.h"
 #include "imports/rows.h"
@@ -154,7 +155,7 @@ void record_progress(database::Transaction& transaction, const Job& job, const O
   if (!has_ended) return;
   transaction.run(
       "INSERT INTO audit_logs (organisation, actor, action, table_name, row_id, after)"
-      " SELECT organisation, created_by, 'finish', 'import_jobs', id, to_jsonb(import_jobs)"
+      " SELECT organisation, created_by, 'change', 'import_jobs', id, to_jsonb(import_jobs)"
       " FROM import_jobs WHERE id = $1::uuid",
       {job.of.job});
 }
@@ -169,7 +170,13 @@ bool Importer::step() {
   const Outcome outcome = import_batch(transaction, staging_, *job);
   record_errors(transaction, *job, outcome.bad);
   record_progress(transaction, *job, outcome);
-  transaction.commit();
+  try {
+    transaction.commit();
+  } catch (const http::Problem&) {
+    // It may have been committed all the same.
+    changed_(job->of.organisation);
+    throw;
+  }
   // Should this process die here, sweep() removes the file.
   if (outcome.is_end || !outcome.failure.empty()) staging_.remove(job->of.job);
   changed_(job->of.organisation);
