@@ -1,8 +1,14 @@
 // toml++ 3.3 takes two things about hostile text for granted: that a key begins as keys do, and
 // that a letter such as U+00FC outside of quotes is in one of its tables. Here both are errors in
 // the text, in every build.
-#undef NDEBUG
+#include <algorithm>
 #include <stdexcept>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/time.h"
+
+#undef NDEBUG
 namespace {
 constexpr void require_toml(bool good) {
   if (!good) throw std::logic_error("this is not TOML");
@@ -21,10 +27,6 @@ constexpr void require_toml(bool good) {
 #pragma pop_macro("TOML_UNREACHABLE")
 #endif
 #include "base/section.h"
-
-#include <algorithm>
-
-#include "base/error.h"
 
 namespace holdfast::base {
 

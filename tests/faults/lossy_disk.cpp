@@ -445,8 +445,19 @@ void LossyDisk::wait_while_hung(std::unique_lock<std::mutex>& lock) {
   --waiting_;
 }
 
+void LossyDisk::slow(std::chrono::milliseconds each) {
+  const std::lock_guard lock(mutex_);
+  slowness_ = each;
+}
+
 int LossyDisk::look(std::unique_lock<std::mutex>& lock) {
   wait_while_hung(lock);
+  if (slowness_.count() > 0) {
+    const auto each = slowness_;
+    lock.unlock();
+    std::this_thread::sleep_for(each);
+    lock.lock();
+  }
   return dead_ ? -EIO : 0;
 }
 

@@ -13,6 +13,7 @@
 // An fsync that failed leaves its bytes unsynced for ever, as Linux does: the next fsync says
 // "done", and means only what is written after it.
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <filesystem>
@@ -75,6 +76,8 @@ class LossyDisk {
   void release();
   /// How many wait.
   int waiting() const;
+  /// From now on every look at something, each read too, takes so long.
+  void slow(std::chrono::milliseconds each);
 
   /// Everything as it is, and back to it.
   void keep();
@@ -107,6 +110,7 @@ class LossyDisk {
   bool fired_ = false;
   bool dead_ = false;
   std::optional<std::uint64_t> hang_after_;
+  std::chrono::milliseconds slowness_{0};
   int waiting_ = 0;
   fuse* fuse_ = nullptr;
   std::thread thread_;
