@@ -9,8 +9,11 @@
 
 #include "auth/token_verifier.h"
 #include "database/migrations.h"
+#include "exports/routes.h"
 #include "http/problem.h"
 #include "http/server.h"
+#include "imports/routes.h"
+#include "imports/worker.h"
 #include "log.h"
 #include "resources/report_result.h"
 #include "resources/rest.h"
@@ -48,8 +51,11 @@ void register_state(http::Router& router, database::Pool& pool, cache::Cache& ca
 }
 
 void register_all(http::Router& router, database::Pool& pool, cache::Cache& cache,
-                  const Settings& settings) {
+                  const Settings& settings, const std::function<void()>& wake_importer) {
   register_state(router, pool, cache, settings);
+  imports::register_routes(router, pool, imports::Staging(settings.import_upload_dir),
+                           wake_importer);
+  exports::register_routes(router, pool, cache);
   resources::register_routes(router, pool, cache);
   resources::register_report_result(router, pool, cache);
 }
@@ -83,7 +89,7 @@ int list_routes(const Settings& settings) {
   http::Router router(verifier);
   database::Pool pool({});
   cache::Cache cache({});
-  register_all(router, pool, cache, settings);
+  register_all(router, pool, cache, settings, [] {});
   for (const http::RouteInfo& route : router.routes()) {
     fmt::print("{} {} {}\n", route.method, route.path,
                route.least ? to_string(*route.least) : "open");
@@ -106,8 +112,12 @@ int serve(const Settings& settings) {
   cache::Cache cache(cache_options);
   auth::TokenVerifier verifier({settings.clerk_issuer, settings.clerk_authorized_parties},
                                jwks_options(settings));
+  const imports::Staging staging(settings.import_upload_dir);
+  imports::Worker worker(imports::Importer(pool, staging, [&cache](const std::string& of) {
+    for (const char* table : {"buildings", "comps"}) cache.forget(of, table);
+  }));
   http::Router router(verifier);
-  register_all(router, pool, cache, settings);
+  register_all(router, pool, cache, settings, [&worker] { worker.wake(); });
   http::ServerOptions options;
   options.host = settings.host;
   options.port = settings.port;
@@ -146,6 +156,7 @@ int run(const std::string& action) {
   }
   must_have("CLERK_ISSUER", settings.clerk_issuer);
   must_have("CLERK_JWKS_URL", settings.clerk_jwks_url);
+  must_have("IMPORT_UPLOAD_DIR", settings.import_upload_dir);
   return serve(settings);
 }
 

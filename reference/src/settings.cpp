@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <optional>
 #include <stdexcept>
-#include <vector>
 
 #include "log.h"
 
@@ -52,12 +51,12 @@ std::chrono::seconds duration(const char* name, std::chrono::seconds usual) {
   return std::chrono::seconds(static_cast<long>(*value) * seconds[unit]);
 }
 
-std::vector<std::string> list(const char* name) {
-  std::vector<std::string> parts;
+std::set<std::string> list(const char* name) {
+  std::set<std::string> parts;
   std::string text = variable(name).value_or("");
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t end = std::min(text.find(',', at), text.size());
-    if (end > at) parts.push_back(text.substr(at, end - at));
+    if (end > at) parts.insert(text.substr(at, end - at));
     at = end + 1;
   }
   return parts;

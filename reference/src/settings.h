@@ -5,8 +5,8 @@
 
 #include <chrono>
 #include <cstddef>
+#include <set>
 #include <string>
-#include <vector>
 
 namespace reference {
 
@@ -19,12 +19,12 @@ struct Settings {
   std::size_t http_threads = 128;         ///< HTTP_THREADS: connections served at once
   std::size_t http_waiting = 128;         ///< HTTP_WAITING: connections that may wait
 
-  std::string clerk_issuer;                           ///< CLERK_ISSUER
-  std::string clerk_jwks_url;                         ///< CLERK_JWKS_URL
-  std::vector<std::string> clerk_authorized_parties;  ///< CLERK_AUTHORIZED_PARTIES, with commas
-  std::chrono::seconds jwks_refresh{300};             ///< JWKS_REFRESH: "5m"
-  std::chrono::seconds jwks_max_stale{86400};         ///< JWKS_MAX_STALE: "24h"
-  std::string import_upload_dir;                      ///< IMPORT_UPLOAD_DIR
+  std::string clerk_issuer;                        ///< CLERK_ISSUER
+  std::string clerk_jwks_url;                      ///< CLERK_JWKS_URL
+  std::set<std::string> clerk_authorized_parties;  ///< CLERK_AUTHORIZED_PARTIES, with commas
+  std::chrono::seconds jwks_refresh{300};          ///< JWKS_REFRESH: "5m"
+  std::chrono::seconds jwks_max_stale{86400};      ///< JWKS_MAX_STALE: "24h"
+  std::string import_upload_dir;                   ///< IMPORT_UPLOAD_DIR
 
   std::string migrations;  ///< MIGRATIONS: their directory; default: in the source tree
 
