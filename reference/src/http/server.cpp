@@ -133,6 +133,10 @@ class Server::Implementation : public httplib::Server {
                               &Implementation::patches, &Implementation::deletes}) {
       (this->*method)(with_reader);
     }
+    set_post_routing_handler([](const httplib::Request&, httplib::Response& response) {
+      // HTTP/1.1 keeps connections anyway; the limits of ours are nobody's business.
+      response.headers.erase("Keep-Alive");
+    });
     set_error_handler(HandlerWithResponse([](const httplib::Request&, httplib::Response& response) {
       if (response.body.empty() && response.status >= 400) {
         send(to_response(Problem(response.status, "bad_request", "cannot read this request")),
