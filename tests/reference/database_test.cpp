@@ -101,8 +101,7 @@ TEST(ReferenceDatabase, a_lock_that_somebody_holds_costs_a_bounded_time_and_only
 }
 
 TEST(ReferenceDatabase, the_promises_can_be_broken_on_purpose) {
-  Service service(
-      Environment{{"REFERENCE_BREAK", "no-database-timeout,ready-ignores-database"}});
+  Service service(Environment{{"REFERENCE_BREAK", "no-database-timeout,ready-ignores-database"}});
   Client editor = service.client();
   EXPECT_EQ(editor.get("/comps").status, 200);
   const Hang hang(service.cluster.server().pid());
