@@ -207,10 +207,10 @@ class Service {
   /// `more` is added to the service's environment.
   explicit Service(const Environment& more = {}, bool with_organisations = true)
       : cluster(holdfast::tests::installation(15), place.path("data")), redis(scratch()) {
-    cluster.start();
+    start_database();
     fs::create_directory(scratch() / "uploads");
     environment = {{"LISTEN", "127.0.0.1:0"},
-                   {"DATABASE_URL", cluster.connection()},
+                   {"DATABASE_URL", database_url()},
                    {"REDIS_URL", redis.url()},
                    {"CLERK_ISSUER", issuer.url()},
                    {"CLERK_JWKS_URL", issuer.jwks_url()},
@@ -227,6 +227,17 @@ class Service {
   void start() { api = std::make_unique<Api>(environment, scratch() / "api.log"); }
   Client client(const std::string& role = "editor", const std::string& organisation = ours) const {
     return api->client(issuer.token(organisation, role));
+  }
+  /// Also again, after cluster.stop(): under the same URL, though each server has a socket of its
+  /// own.
+  void start_database() {
+    cluster.start();
+    fs::remove(scratch() / "pg");
+    fs::create_directory_symlink(cluster.server().socket_directory(), scratch() / "pg");
+  }
+  std::string database_url(const std::string& database = "postgres") {
+    return fmt::format("postgresql://postgres@/{}?host={}&port={}", database,
+                       (scratch() / "pg").string(), cluster.server().port());
   }
   /// Once the cache works (a service that has just started empties it first).
   void await_cache() const {
