@@ -29,8 +29,9 @@ class ProbeTest : public testing::Test {
   nlohmann::json probe(int status) const {
     const Result result = place_.holdfast({"probe", "--json"});
     EXPECT_EQ(result.status, status) << result.errors << result.output;
+    const nlohmann::json document = result.json();
     nlohmann::json found;
-    for (const auto& each : result.json().at("probes")) found[each.at("name")] = each;
+    for (const auto& each : document.at("probes")) found[each.at("name")] = each;
     return found;
   }
   void hang() { proxies_.add_toxic("db", service::toxic_from({{"type", "timeout"}})); }
@@ -73,7 +74,8 @@ TEST_F(ProbeTest, watches_by_the_intervals_and_tells_uptime) {
   const auto minutes_of = [&](const std::string& name, const std::string& what) {
     const Result result = place_.holdfast({"uptime", "--json"});
     if (result.status == status_of(base::Code::not_found)) return 0.0;
-    for (const auto& each : result.json().at("months")) {
+    const nlohmann::json document = result.json();
+    for (const auto& each : document.at("months")) {
       if (each.at("probe") == name) return each.at(what).get<double>();
     }
     return 0.0;
