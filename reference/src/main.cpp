@@ -60,14 +60,6 @@ void register_all(http::Router& router, database::Pool& pool, cache::Cache& cach
   resources::register_report_result(router, pool, cache);
 }
 
-database::PoolOptions pool_options(const Settings& settings) {
-  database::PoolOptions options;
-  options.url = settings.database_url;
-  options.size = settings.database_connections;
-  options.unlimited = settings.broken.no_database_timeout;
-  return options;
-}
-
 auth::JwksOptions jwks_options(const Settings& settings) {
   auth::JwksOptions options;
   options.url = settings.clerk_jwks_url;
@@ -87,7 +79,9 @@ int migrate(const Settings& settings) {
 int list_routes(const Settings& settings) {
   NoVerifier verifier;
   http::Router router(verifier);
-  database::Pool pool({});
+  database::PoolOptions asks_nobody;
+  asks_nobody.unlimited = true;
+  database::Pool pool(asks_nobody);
   cache::Cache cache({});
   register_all(router, pool, cache, settings, [] {});
   for (const http::RouteInfo& route : router.routes()) {
@@ -105,11 +99,16 @@ int serve(const Settings& settings) {
   sigaddset(&endings, SIGINT);
   pthread_sigmask(SIG_BLOCK, &endings, nullptr);
 
-  database::Pool pool(pool_options(settings));
   cache::CacheOptions cache_options;
   cache_options.url = settings.redis_url;
   cache_options.pass_errors_on = settings.broken.cache_errors;
   cache::Cache cache(cache_options);
+  database::PoolOptions pool_options;
+  pool_options.url = settings.database_url;
+  pool_options.size = settings.database_connections;
+  pool_options.unlimited = settings.broken.no_database_timeout;
+  pool_options.on_return = [&cache] { cache.forget_all(); };
+  database::Pool pool(pool_options);
   auth::TokenVerifier verifier({settings.clerk_issuer, settings.clerk_authorized_parties},
                                jwks_options(settings));
   const imports::Staging staging(settings.import_upload_dir);

@@ -172,7 +172,7 @@ void FaultInjector::heal() {
 }
 
 std::uint64_t FaultInjector::connections(const std::string& proxy) {
-  return call("GET", "/proxies/" + proxy, nullptr).value("connections", std::uint64_t{0});
+  return call("GET", "/proxies/" + proxy, nullptr).at("counters").at("connections");
 }
 
 }  // namespace holdfast::service

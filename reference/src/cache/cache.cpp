@@ -83,11 +83,16 @@ void Cache::give_back(Lent lent) {
 }
 
 void Cache::fail(const std::exception& error) {
+  if (working()) log("cache: {}", error.what());
+  forget_all();
+}
+
+void Cache::forget_all() {
   {
     const std::lock_guard lock(mutex_);
-    if (working_) log("cache: {}", error.what());
     working_ = false;
     ++generation_;
+    ++missed_;
     idle_.clear();
   }
   changed_.notify_all();
@@ -183,7 +188,7 @@ void Cache::probe() {
     if (!run_id.empty() && missed == missed_) {
       run_id_ = run_id;
       working_ = true;
-      log("cache: working");
+      log("cache: is emptied and used");
     } else if (run_id.empty()) {
       changed_.wait_for(lock, options_.probe, [this] { return stopping_; });
     }

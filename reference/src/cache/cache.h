@@ -55,6 +55,8 @@ class Cache {
                  const std::function<std::string()>& make);
   /// To be called after each commit that changed rows of the table, before it is answered.
   void forget(std::string_view organisation, std::string_view table);
+  /// Nothing that is kept may be true any more: it is not read again.
+  void forget_all();
   /// Redis is there and used.
   bool working();
 

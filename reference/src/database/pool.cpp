@@ -68,7 +68,7 @@ void Transaction::commit() {
 }
 
 Pool::Pool(const PoolOptions& options) : options_(options) {
-  probe_ = std::thread([this] { probe(); });
+  if (!options_.unlimited) probe_ = std::thread([this] { probe(); });
 }
 
 Pool::~Pool() {
@@ -77,7 +77,7 @@ Pool::~Pool() {
     stopping_ = true;
   }
   changed_.notify_all();
-  probe_.join();
+  if (probe_.joinable()) probe_.join();
 }
 
 Session Pool::session(std::chrono::milliseconds limit) {
@@ -123,7 +123,6 @@ void Pool::give_back(std::unique_ptr<Connection> connection) {
 }
 
 void Pool::suspect() {
-  if (options_.unlimited) return;
   {
     const std::lock_guard lock(mutex_);
     suspected_ = true;
@@ -131,27 +130,40 @@ void Pool::suspect() {
   changed_.notify_all();
 }
 
+void Pool::must_be_up() const {
+  if (down_) throw unavailable();
+}
+
+bool Pool::answers(std::unique_ptr<Connection>& connection) const {
+  const Deadline soon = Deadline::in(std::chrono::milliseconds(1000));
+  try {
+    if (!connection || !connection->clean()) {
+      connection = std::make_unique<Connection>(options_.url, soon);
+    }
+    connection->run_script("SELECT 1", soon);
+    return true;
+  } catch (const std::exception&) {
+    connection.reset();
+    return false;
+  }
+}
+
 void Pool::probe() {
+  std::unique_ptr<Connection> connection;
   std::unique_lock lock(mutex_);
-  for (;;) {
-    changed_.wait(lock, [this] { return stopping_ || suspected_; });
-    if (stopping_) return;
+  while (!stopping_) {
     suspected_ = false;
     lock.unlock();
-    bool answers = true;
-    try {
-      const Deadline soon = Deadline::in(std::chrono::milliseconds(1000));
-      Connection(options_.url, soon).run_script("SELECT 1", soon);
-    } catch (const std::exception&) {
-      answers = false;
-    }
+    const bool up = answers(connection);
+    if (down_ == up) log("database: {}", up ? "is back" : "is down");
+    if (down_ && up && options_.on_return) options_.on_return();
     lock.lock();
-    if (down_ == answers) log("database: {}", answers ? "is back" : "is down");
-    down_ = !answers;
+    down_ = !up;
     changed_.notify_all();
-    if (!answers) {
-      changed_.wait_for(lock, options_.probe, [this] { return stopping_; });
-      suspected_ = true;
+    if (up) {
+      changed_.wait_for(lock, options_.probe, [this] { return stopping_ || suspected_; });
+    } else {
+      changed_.wait_for(lock, options_.probe / 2, [this] { return stopping_; });
     }
   }
 }

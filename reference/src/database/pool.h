@@ -4,12 +4,14 @@
 // each request a bounded time, and then none at all.
 //
 // A session is a connection lent to one request, for a bounded time: getting it, and all statements
-// on it, must be done by then. When the database fails, a probe in the background asks it again
-// and again; while the probe fails, sessions are refused at once. Nothing has to be restarted
-// when the database is back.
+// on it, must be done by then. A probe in the background asks the database every second, and at
+// once when a request has failed; while the probe fails, sessions are refused at once. Nothing has
+// to be restarted when the database is back.
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -24,7 +26,9 @@ struct PoolOptions {
   std::string url;
   std::size_t size = 16;
   std::chrono::milliseconds limit{2000};  ///< the life of a session
-  std::chrono::milliseconds probe{500};   ///< between two questions of the probe
+  std::chrono::milliseconds probe{1000};  ///< between two questions of the probe, half while down
+  /// Called when the database is back: it may be another one, restored to an earlier moment.
+  std::function<void()> on_return;
   /// For game days (REFERENCE_BREAK=no-database-timeout): waits forever.
   bool unlimited = false;
 };
@@ -83,6 +87,8 @@ class Pool {
   /// Throws http::Problem 503 if there is none in time.
   Session session() { return session(options_.limit); }
   Session session(std::chrono::milliseconds limit);
+  /// Throws http::Problem 503 while the database is known to be down, without asking it.
+  void must_be_up() const;
 
  private:
   friend class Session;
@@ -94,6 +100,7 @@ class Pool {
   /// Lets the probe find out how the database is.
   void suspect();
   void probe();
+  bool answers(std::unique_ptr<Connection>& connection) const;
 
   PoolOptions options_;
   std::mutex mutex_;
@@ -101,7 +108,7 @@ class Pool {
   std::vector<std::unique_ptr<Connection>> idle_;
   std::size_t lent_ = 0;
   bool suspected_ = false;
-  bool down_ = false;
+  std::atomic<bool> down_ = false;
   bool stopping_ = false;
   std::thread probe_;
 };

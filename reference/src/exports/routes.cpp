@@ -17,12 +17,6 @@ namespace {
 
 using nlohmann::json;
 
-const resources::Table& exports_table() {
-  const auto& all = resources::tables();
-  return *std::find_if(all.begin(), all.end(),
-                       [](const auto& table) { return table.name == "exports"; });
-}
-
 /// One of the places for downloads; gives it back.
 class Place {
  public:
@@ -56,7 +50,7 @@ std::string create(database::Pool& pool, const auth::Principal& principal, const
     const database::Rows made = transaction.run(
         "INSERT INTO exports (organisation, created_by, kind, title) VALUES ($1, $2, $3, $4)"
         " RETURNING id, " +
-            exports_table().json(),
+            resources::table_of("exports").json(),
         {principal.organisation, principal.user, kind, title});
     std::string id(made.text(0, 0));
     row = made.text(0, 1);

@@ -70,7 +70,8 @@ std::vector<RouteInfo> Router::routes() const {
 }
 
 const Router::Route* Router::find(Request& request, std::string& allowed) const {
-  const std::string_view method = request.method == "HEAD" ? "GET" : request.method;
+  const std::string_view method =
+      request.method == "HEAD" ? std::string_view("GET") : std::string_view(request.method);
   if (!request.path.empty() && request.path.front() == '/') {
     const std::vector<std::string_view> parts = split<std::string_view>(request.path);
     const auto candidates = routes_.find(parts.front());

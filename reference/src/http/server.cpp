@@ -133,11 +133,13 @@ class Server::Implementation : public httplib::Server {
                               &Implementation::patches, &Implementation::deletes}) {
       (this->*method)(with_reader);
     }
+    set_post_routing_handler([this](const httplib::Request&, httplib::Response& response) {
+      // HTTP/1.1 keeps connections anyway; the limits of ours are nobody's business.
+      response.headers.erase("Keep-Alive");
+      if (stopping_ || !routed) close_after(response);
+    });
     set_error_handler(HandlerWithResponse([](const httplib::Request&, httplib::Response& response) {
-      if (response.body.empty() && response.status >= 400) {
-        send(to_response(Problem(response.status, "bad_request", "cannot read this request")),
-             response);
-      }
+      if (response.body.empty()) send(to_response(unreadable(response.status)), response);
       return HandlerResponse::Handled;
     }));
     port_ = options.port == 0 ? bind_to_any_port(options.host)
@@ -250,6 +252,7 @@ class Server::Implementation : public httplib::Server {
 
   /// False if there is a body to be read first.
   bool without_body(const httplib::Request& request, httplib::Response& response) {
+    routed = true;
     try {
       const std::optional<std::uint64_t> length = content_length(request);
       const bool reads = request.method == "POST" || request.method == "PUT" ||
@@ -293,17 +296,26 @@ class Server::Implementation : public httplib::Server {
     return true;
   }
 
-  static void answer_what_httplib_did_not(Stream& stream) {
+  /// Why a request never came to be one.
+  static Problem unreadable(int status) {
+    if (current->exceeded() == Stream::Exceeded::head_bytes) {
+      return {431, "too_large", "cannot read a request with so large a head"};
+    }
+    if (current->exceeded() == Stream::Exceeded::time) {
+      return {408, "timeout", "could not read the request: it took too long"};
+    }
+    return {status, "bad_request", "cannot read this request"};
+  }
+
+  /// httplib is silent when not even the first line is there.
+  static void answer_half_a_line(Stream& stream) {
     if (!stream.unanswered() || stream.exceeded() == Stream::Exceeded::nothing) return;
-    const bool large = stream.exceeded() == Stream::Exceeded::head_bytes;
-    const std::string body =
-        (large ? Problem(431, "too_large", "cannot read a request with so large a head")
-               : Problem(408, "timeout", "could not read the request: it took too long"))
-            .json();
+    const Problem problem = unreadable(400);
+    const std::string body = problem.json();
     const std::string answer = fmt::format(
-        "HTTP/1.1 {}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nConnection: close\r\n"
         "Content-Length: {}\r\n\r\n{}",
-        large ? "431 Request Header Fields Too Large" : "408 Request Timeout", body.size(), body);
+        problem.status(), problem.code(), body.size(), body);
     stream.write(answer.data(), answer.size());
   }
 
@@ -319,10 +331,11 @@ class Server::Implementation : public httplib::Server {
     while (more && await_request(stream)) {
       stream.begin_request();
       close_connection = false;
+      routed = false;
       bool closed = false;
       more = process_request(stream, stopping_, closed, nullptr);
-      answer_what_httplib_did_not(stream);
-      more = stream.flush() && more && !closed && !close_connection && !stopping_;
+      answer_half_a_line(stream);
+      more = stream.flush() && more && routed && !closed && !close_connection && !stopping_;
       if (!more) stream.finish();
     }
     current = nullptr;
@@ -341,6 +354,7 @@ class Server::Implementation : public httplib::Server {
   }
 
   static thread_local bool close_connection;
+  static thread_local bool routed;  ///< the request could be read so far
 
   const Router& router_;
   ServerOptions options_;
@@ -354,6 +368,7 @@ class Server::Implementation : public httplib::Server {
 };
 
 thread_local bool Server::Implementation::close_connection = false;
+thread_local bool Server::Implementation::routed = false;
 
 Server::Server(const Router& router, const ServerOptions& options)
     : implementation_(std::make_unique<Implementation>(router, options)) {}

@@ -11,6 +11,7 @@
 #include "imports/insert.h"
 #include "imports/rows.h"
 #include "log.h"
+#include "resources/table.h"
 
 namespace reference::imports {
 namespace {
@@ -155,8 +156,9 @@ void record_progress(database::Transaction& transaction, const Job& job, const O
   if (!has_ended) return;
   transaction.run(
       "INSERT INTO audit_logs (organisation, actor, action, table_name, row_id, after)"
-      " SELECT organisation, created_by, 'change', 'import_jobs', id, to_jsonb(import_jobs)"
-      " FROM import_jobs WHERE id = $1::uuid",
+      " SELECT organisation, created_by, 'change', 'import_jobs', id, (" +
+          resources::table_of("import_jobs").json() +
+          ")::jsonb FROM import_jobs WHERE id = $1::uuid",
       {job.of.job});
 }
 

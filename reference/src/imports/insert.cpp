@@ -3,16 +3,21 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "resources/table.h"
+
 namespace reference::imports {
 namespace {
 
 using nlohmann::json;
 
 // $1 the rows, $2 the organisation, $3 the job, $4 who.
-constexpr const char* log_buildings =
-    " RETURNING *)"
-    " INSERT INTO audit_logs (organisation, actor, action, table_name, row_id, after)"
-    " SELECT organisation, $4, 'create', 'buildings', id, to_jsonb(made) FROM made";
+/// Behind an INSERT in `WITH made AS (`: logs what it made, as the tables' own interface would.
+std::string logged(const std::string& table) {
+  return " RETURNING *)"
+         " INSERT INTO audit_logs (organisation, actor, action, table_name, row_id, after)"
+         " SELECT organisation, $4, 'create', '" +
+         table + "', id, (" + resources::table_of(table).json() + ")::jsonb FROM made";
+}
 
 /// Lines whose building is there already, or on an earlier line of the same batch.
 std::set<std::uint64_t> known_buildings(database::Transaction& transaction, const ImportOf& import,
@@ -34,35 +39,33 @@ std::set<std::uint64_t> known_buildings(database::Transaction& transaction, cons
 void insert_buildings(database::Transaction& transaction, const ImportOf& import,
                       const json& rows) {
   static const std::string sql =
-      std::string(
-          "WITH made AS (INSERT INTO buildings"
-          " (organisation, name, address, city, area_m2, import_job, import_line)"
-          " SELECT $2, name, address, city, area_m2, $3::uuid, line"
-          " FROM jsonb_to_recordset($1::jsonb)"
-          "   AS r(line bigint, name text, address text, city text, area_m2 numeric)"
-          " ORDER BY line") +
-      log_buildings;
+      "WITH made AS (INSERT INTO buildings"
+      " (organisation, name, address, city, area_m2, import_job, import_line)"
+      " SELECT $2, name, address, city, area_m2, $3::uuid, line"
+      " FROM jsonb_to_recordset($1::jsonb)"
+      "   AS r(line bigint, name text, address text, city text, area_m2 numeric)"
+      " ORDER BY line" +
+      logged("buildings");
   transaction.run(sql, {rows.dump(), import.organisation, import.job, import.actor});
 }
 
 void insert_comps(database::Transaction& transaction, const ImportOf& import, const json& rows) {
   static const std::string make_buildings =
-      std::string(
-          "WITH made AS (INSERT INTO buildings"
-          " (organisation, name, address, city, import_job, import_line)"
-          " SELECT DISTINCT ON (lower(building_name), lower(building_address))"
-          "   $2, building_name, building_address, building_city, $3::uuid, line"
-          " FROM jsonb_to_recordset($1::jsonb) AS r(line bigint, building_name text,"
-          "   building_address text, building_city text)"
-          " WHERE NOT EXISTS (SELECT FROM buildings AS b WHERE b.organisation = $2"
-          "   AND lower(b.name) = lower(building_name)"
-          "   AND lower(b.address) = lower(building_address))"
-          " ORDER BY lower(building_name), lower(building_address), line") +
-      log_buildings;
+      "WITH made AS (INSERT INTO buildings"
+      " (organisation, name, address, city, import_job, import_line)"
+      " SELECT DISTINCT ON (lower(building_name), lower(building_address))"
+      "   $2, building_name, building_address, building_city, $3::uuid, line"
+      " FROM jsonb_to_recordset($1::jsonb) AS r(line bigint, building_name text,"
+      "   building_address text, building_city text)"
+      " WHERE NOT EXISTS (SELECT FROM buildings AS b WHERE b.organisation = $2"
+      "   AND lower(b.name) = lower(building_name)"
+      "   AND lower(b.address) = lower(building_address))"
+      " ORDER BY lower(building_name), lower(building_address), line" +
+      logged("buildings");
   const database::Parameters parameters = {rows.dump(), import.organisation, import.job,
                                            import.actor};
   transaction.run(make_buildings, parameters);
-  transaction.run(
+  static const std::string make_comps =
       "WITH made AS (INSERT INTO comps (organisation, building, tenant, area_m2, rent_per_m2,"
       "   signed_on, term_months, note, import_job, import_line)"
       " SELECT $2, (SELECT b.id FROM buildings AS b WHERE b.organisation = $2"
@@ -72,10 +75,9 @@ void insert_comps(database::Transaction& transaction, const ImportOf& import, co
       " FROM jsonb_to_recordset($1::jsonb) AS r(line bigint, building_name text,"
       "   building_address text, tenant text, area_m2 numeric, rent_per_m2 numeric,"
       "   signed_on date, term_months integer, note text)"
-      " ORDER BY line RETURNING *)"
-      " INSERT INTO audit_logs (organisation, actor, action, table_name, row_id, after)"
-      " SELECT organisation, $4, 'create', 'comps', id, to_jsonb(made) FROM made",
-      parameters);
+      " ORDER BY line" +
+      logged("comps");
+  transaction.run(make_comps, parameters);
 }
 
 void insert_all(database::Transaction& transaction, const ImportOf& import, const json& rows) {

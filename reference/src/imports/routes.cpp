@@ -18,12 +18,6 @@ namespace {
 
 using nlohmann::json;
 
-const resources::Table& import_jobs() {
-  const auto& all = resources::tables();
-  return *std::find_if(all.begin(), all.end(),
-                       [](const auto& table) { return table.name == "import_jobs"; });
-}
-
 /// A random UUID (version 4): unguessable.
 std::string new_id() {
   std::array<unsigned char, 16> bytes{};
@@ -89,7 +83,7 @@ std::optional<json> earlier(const database::Rows& rows) {
 std::optional<json> job_of_key(database::Session& session, const std::string& organisation,
                                const std::optional<std::string>& key) {
   if (!key) return std::nullopt;
-  return earlier(session.run("SELECT " + import_jobs().json() +
+  return earlier(session.run("SELECT " + resources::table_of("import_jobs").json() +
                                  " FROM import_jobs WHERE organisation = $1 AND request_key = $2",
                              {organisation, *key}));
 }
@@ -115,7 +109,7 @@ std::optional<json> create_job(database::Session& session, const auth::Principal
       " (id, organisation, created_by, kind, file_name, bytes, request_key)"
       " VALUES ($1::uuid, $2, $3, $4, $5, $6::bigint, $7)"
       " ON CONFLICT (organisation, request_key) DO NOTHING RETURNING " +
-          import_jobs().json(),
+          resources::table_of("import_jobs").json(),
       {id, principal.organisation, principal.user, wanted.kind, wanted.file_name,
        std::to_string(bytes), wanted.key});
   std::optional<json> job = earlier(made);

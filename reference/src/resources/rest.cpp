@@ -157,6 +157,8 @@ class Rest {
 
   cache::Cache::Answer cached(const Principal& principal, const std::string& name,
                               const std::function<std::string()>& make) const {
+    // What is kept is not shown while nobody can say whether it is still so.
+    pool_.must_be_up();
     if (!table_.cached) return {make()};
     return cache_.through(principal.organisation, table_.name, name, make);
   }

@@ -1,5 +1,7 @@
 #include "resources/table.h"
 
+#include <algorithm>
+
 namespace reference::resources {
 
 namespace {
@@ -108,6 +110,9 @@ Table import_jobs() {
        false,
        true,
        {"queued", "running", "done", "failed", "cancelled"}},
+      {"bytes", Kind::integer, Access::read},
+      {"bytes_done", Kind::integer, Access::read},
+      {"lines_done", Kind::integer, Access::read},
       {"rows_done", Kind::integer, Access::read},
       {"rows_failed", Kind::integer, Access::read},
       {"error", Kind::text, Access::read},
@@ -182,6 +187,12 @@ const Column* Table::find(std::string_view column) const {
     if (each.name == column) return &each;
   }
   return nullptr;
+}
+
+const Table& table_of(std::string_view name) {
+  const std::vector<Table>& all = tables();
+  return *std::find_if(all.begin(), all.end(),
+                       [name](const Table& table) { return table.name == name; });
 }
 
 const std::vector<Table>& tables() {

@@ -46,5 +46,7 @@ struct Table {
 
 /// All tables that clients see.
 const std::vector<Table>& tables();
+/// The one of this name, which must be one.
+const Table& table_of(std::string_view name);
 
 }  // namespace reference::resources

@@ -1,0 +1,143 @@
+// The contract that ships, on the reference service: each row against the real dependency; and that
+// it fails, naming the row, when a promise is broken on purpose.
+
+#include "base/error.h"
+#include "harness/reference.h"
+
+namespace reference::tests {
+namespace {
+
+/// A port that was free just now.
+int free_port() {
+  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  EXPECT_EQ(::bind(socket, reinterpret_cast<sockaddr*>(&address), length), 0);
+  EXPECT_EQ(::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length), 0);
+  ::close(socket);
+  return ntohs(address.sin_port);
+}
+
+/// PostgreSQL, Redis, an issuer (oauth2-mock-server), a schema with a building in it, and a
+/// repository whose drills lay the evidence beside; no service, which the game day starts.
+class GameDay : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    cluster_ = place_.cluster();
+    redis_.emplace(scratch());
+    start_issuer();
+    fs::create_directory(scratch() / "uploads");
+    // Whoever servers run as may not be able to read where this was checked out.
+    for (const char* name : {"gameday.toml", "issuer.mjs"}) {
+      fs::copy_file(fs::path(REFERENCE_SOURCE) / "ops" / name, scratch() / name);
+    }
+    fs::copy_file(reference_binary(), scratch() / "reference-api");
+    environment_ = {{"ISSUER_URL", issuer_url_},
+                    {"ISSUER_UPSTREAM", issuer_url_.substr(std::string("http://").size())},
+                    {"REDIS_UPSTREAM", redis_->url()},
+                    {"DATABASE_UPSTREAM", "unix:" + socket_of(*cluster_)},
+                    {"GAMEDAY_DATABASE", "postgres"},
+                    {"GAMEDAY_DATABASE_USER", "postgres"},
+                    {"IMPORT_UPLOAD_DIR", scratch() / "uploads"},
+                    {"REFERENCE_API", scratch() / "reference-api"}};
+    for (const char* port : {"API", "PROXY", "DATABASE", "REDIS", "JWKS", "CLERK", "EDGE"}) {
+      environment_[fmt::format("GAMEDAY_{}_PORT", port)] = std::to_string(free_port());
+    }
+    Environment direct = environment_;
+    direct["DATABASE_URL"] = cluster_->connection();
+    holdfast::base::run_checked(Api::command({"--migrate"}, direct));
+    environment_["GAMEDAY_BUILDING"] = cluster_->sql(
+        "WITH o AS (INSERT INTO organisations (clerk_id, name) VALUES ('org_gameday', 'G'), "
+        "('org_stranger', 'S')) INSERT INTO buildings (organisation, name, address) VALUES "
+        "('org_gameday', 'Tower', 'Street 1') RETURNING id");
+    cluster_->sql(
+        "INSERT INTO comps (organisation, building, tenant, area_m2, rent_per_m2, signed_on) "
+        "SELECT 'org_gameday', id, 'Tenant', 100, 20, '2026-01-01' FROM buildings");
+  }
+
+  void start_issuer() {
+    holdfast::base::Command command;
+    command.argv = {"node", REFERENCE_SOURCE "/ops/issuer.mjs", "serve", "0"};
+    const fs::path log = scratch() / "issuer.log";
+    issuer_ = std::make_unique<Child>(command, log);
+    eventually("the issuer serves", [&] {
+      issuer_url_ = text_of(log);
+      return issuer_url_.ends_with('\n');
+    });
+    issuer_url_.pop_back();
+  }
+
+  static std::string socket_of(const Cluster& cluster) {
+    const std::string directory = cluster.sql("SHOW unix_socket_directories");
+    return directory + "/.s.PGSQL." + cluster.sql("SHOW port");
+  }
+
+  fs::path scratch() const {
+    fs::create_directories(place_.path("reference"));
+    return place_.path("reference");
+  }
+
+  holdfast::tests::Result gameday(const std::vector<std::string>& rows,
+                                  const std::string& broken = "") {
+    std::vector<std::string> arguments = {"gameday", scratch() / "gameday.toml", "--json"};
+    for (const std::string& row : rows) arguments.insert(arguments.end(), {"--row", row});
+    std::vector<std::pair<std::string, std::string>> environment(environment_.begin(),
+                                                                 environment_.end());
+    environment.emplace_back("REFERENCE_BREAK", broken);
+    return place_.holdfast(arguments, environment);
+  }
+  /// The rows that a game day found broken.
+  static std::vector<std::string> failed(const holdfast::tests::Result& result) {
+    std::vector<std::string> rows;
+    for (const json& each : result.json().at("rows")) {
+      if (each.at("outcome") == "failed") rows.push_back(each.at("row"));
+    }
+    return rows;
+  }
+
+  Place place_;
+  std::unique_ptr<Cluster> cluster_;
+  std::optional<Redis> redis_;
+  std::unique_ptr<Child> issuer_;
+  std::string issuer_url_;
+  Environment environment_;
+};
+
+TEST_F(GameDay, finds_every_promise_of_the_runbook_kept) {
+  const auto result = gameday({});
+  ASSERT_EQ(result.status, 0) << result.errors << result.output;
+  const json told = result.json();
+  EXPECT_EQ(told.at("verdict"), "pass");
+  EXPECT_GE(told.at("rows").size(), 18U);
+  EXPECT_EQ(place_.must({"drill", "verify", "--json"}).json().at("records").size(), 1U);
+}
+
+class BrokenPromise : public GameDay,
+                      public ::testing::WithParamInterface<std::vector<std::string>> {};
+
+TEST_P(BrokenPromise, is_found_and_its_row_named) {
+  const std::string& promise = GetParam().at(0);
+  const std::vector<std::string> rows(GetParam().begin() + 1, GetParam().end());
+  const auto result = gameday(rows, promise);
+  EXPECT_EQ(result.status, holdfast::base::info(holdfast::base::Code::check_failed).exit_status)
+      << result.errors << result.output;
+  EXPECT_EQ(failed(result), rows) << result.output;
+  EXPECT_EQ(result.json().at("verdict"), "fail");
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Each, BrokenPromise,
+    ::testing::Values(std::vector<std::string>{"no-database-timeout", "The database hangs"},
+                      std::vector<std::string>{"cache-errors", "Redis is down", "Redis hangs"},
+                      std::vector<std::string>{"no-jwks-cache", "JWKS is down for a short time"},
+                      std::vector<std::string>{"ready-ignores-database", "The database is down"}),
+    [](const auto& each) {
+      std::string name = each.param.at(0);
+      std::replace(name.begin(), name.end(), '-', '_');
+      return name;
+    });
+
+}  // namespace
+}  // namespace reference::tests
