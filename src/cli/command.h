@@ -79,6 +79,9 @@ void add_demo(CLI::App& app, Invocation& invocation);
 void add_drill(CLI::App& app, Invocation& invocation);
 void add_gameday(CLI::App& app, Invocation& invocation);
 void add_proxy(CLI::App& app, Invocation& invocation);
+void add_smoke(CLI::App& app, Invocation& invocation);
+void add_probe(CLI::App& app, Invocation& invocation);
+void add_uptime(CLI::App& app, Invocation& invocation);
 void add_expire(CLI::App& app, Invocation& invocation);
 void add_pin(CLI::App& app, Invocation& invocation);  ///< and unpin
 void add_snapshot(CLI::App& app, Invocation& invocation);

@@ -1,6 +1,7 @@
 #include "operations/configuration.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <set>
 
@@ -97,6 +98,62 @@ KeepRules read_keep(const TomlFile& file, const toml::table& table) {
   return keep;
 }
 
+/// "99.5%" is 0.995.
+double share_of(const Section& section, const std::string& text) {
+  double percent = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, percent);
+  if (error != std::errc() || std::string_view(stop, end) != "%" ||
+      !(percent > 0 && percent < 100)) {
+    section.refuse(fmt::format("\"{}\" is not a share that can be kept", text),
+                   "write uptime = \"99.5%\"");
+  }
+  return percent / 100;
+}
+
+service::ProbeSettings read_probe(const TomlFile& file, const std::string& name,
+                                  const toml::table& table) {
+  Section section(file, table, "probe." + name);
+  if (!repository::is_cluster_name(name)) {
+    section.refuse(fmt::format("\"{}\" cannot be the name of a probe", name),
+                   "use letters, digits, \"-\" and \"_\"");
+  }
+  service::ProbeSettings probe;
+  probe.name = name;
+  probe.url = section.text("url");
+  probe.connection = section.text("connection");
+  probe.sql = section.text("sql");
+  const bool is_web = !probe.url.empty();
+  const bool is_sql = !probe.connection.empty() && !probe.sql.empty();
+  if (is_web == is_sql || (is_web && !(probe.connection + probe.sql).empty())) {
+    section.refuse("a probe needs a \"url\", or a \"connection\" and \"sql\"");
+  }
+  probe.expect = section.text("expect");
+  if (is_web && !probe.expect.empty() &&
+      (probe.expect.size() != 3 ||
+       probe.expect.find_first_not_of("0123456789") != std::string::npos)) {
+    section.refuse("\"expect\" of a \"url\" must be a status such as \"200\"");
+  }
+  probe.interval = section.duration("interval").value_or(probe.interval);
+  probe.limit = section.duration("timeout").value_or(std::min(probe.limit, probe.interval));
+  if (probe.interval < std::chrono::seconds(1) || probe.interval > std::chrono::hours(6)) {
+    section.refuse("\"interval\" must be from 1s to 6h");
+  }
+  if (probe.limit > probe.interval) section.refuse("\"timeout\" must not exceed \"interval\"");
+  section.refuse_other_keys();
+  return probe;
+}
+
+/// Beside the evidence of drills unless it is said.
+base::fs::path read_history(const TomlFile& file, const toml::table* table,
+                            const base::fs::path& evidence) {
+  if (table == nullptr) return evidence.parent_path() / "probes.sqlite";
+  Section section(file, *table, "history");
+  const std::string path = section.required("file");
+  section.refuse_other_keys();
+  return (file.path.parent_path() / path).lexically_normal();
+}
+
 Objectives read_objectives(const TomlFile& file, const toml::table& table) {
   Objectives objectives;
   Section section(file, table, "objectives");
@@ -108,6 +165,8 @@ Objectives read_objectives(const TomlFile& file, const toml::table& table) {
   } else if (!every.empty()) {
     objectives.drill_every = section.duration("drill_every");
   }
+  const std::string uptime = section.text("uptime");
+  if (!uptime.empty()) objectives.uptime = share_of(section, uptime);
   section.refuse_other_keys();
   try {
     if (!rpo.empty()) objectives.rpo = base::parse_duration(rpo);
@@ -286,6 +345,11 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
     configuration.objectives = read_objectives(file, *objectives);
   }
   configuration.drill = read_drill(file, root.table("drill"));
+  for (const auto& [name, each] : root.named_tables("probe")) {
+    configuration.probes.push_back(read_probe(file, name, *each));
+  }
+  configuration.probe_history =
+      read_history(file, root.table("history"), configuration.drill.evidence);
   root.refuse_other_keys();
   if (configuration.wal.copies > configuration.repositories.size()) {
     throw Error(

@@ -14,6 +14,7 @@
 #include "base/time.h"
 #include "operations/keep_rules.h"
 #include "repository/keys.h"
+#include "service/probe.h"
 
 namespace holdfast::operations {
 
@@ -37,6 +38,7 @@ struct Objectives {
   std::optional<base::Microseconds> rto;  ///< how long recovery may take
   /// How old the last drill that passed may be; nullopt: drill_every = "off".
   std::optional<base::Microseconds> drill_every = std::chrono::days(90);
+  double uptime = 0.995;  ///< the share of each month in which probes find things well
 };
 
 /// [[drill.check]]: a statement of the user's that a restored cluster must answer as it should.
@@ -77,6 +79,8 @@ struct Configuration {
   Objectives objectives;
   WalConfiguration wal;
   DrillConfiguration drill;
+  std::vector<service::ProbeSettings> probes;
+  base::fs::path probe_history;  ///< [history] file
   /// Of several repositories those that answered: recovery asks these, and waits for no other.
   std::vector<std::string> reachable;
 

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/environment.h"
 #include "base/file.h"
 #include "base/time.h"
 #include "service/fault_injector.h"
@@ -112,8 +113,6 @@ struct Contract {
 Contract read_contract(const base::fs::path& path);
 Contract parse_contract(std::string_view text, const base::fs::path& path);
 
-/// `text` with each ${NAME} and ${NAME:-otherwise} replaced. Throws Error(configuration) if a
-/// variable is neither set nor optional.
-std::string with_environment(std::string_view text);
+using base::with_environment;
 
 }  // namespace holdfast::operations

@@ -6,6 +6,7 @@
 
 #include "base/workers.h"
 #include "postgres/connection_string.h"
+#include "postgres/time_limit.h"
 
 namespace holdfast::postgres {
 
@@ -41,6 +42,20 @@ constexpr std::string_view grants_hint =
     "pg_create_restore_point(text) TO the_user (up to version 14: pg_start_backup(text, bool, "
     "bool), "
     "pg_stop_backup(bool, bool)), in the database that it connects to";
+
+/// As PQconnectdbParams, within the time limit of this thread.
+Handle connect_in_time(const char* const* names, const char* const* values) {
+  Handle handle(libpq().PQconnectStartParams(names, values, 1));
+  for (PostgresPollingStatusType next = PGRES_POLLING_WRITING;
+       next != PGRES_POLLING_OK && next != PGRES_POLLING_FAILED;) {
+    if (libpq().PQstatus(handle.get()) == CONNECTION_BAD) break;
+    base::stop_if_interrupted();
+    pollfd socket{libpq().PQsocket(handle.get()), POLLIN, 0};
+    if (next == PGRES_POLLING_WRITING) socket.events = POLLOUT;
+    if (::poll(&socket, 1, time_left(200)) > 0) next = libpq().PQconnectPoll(handle.get());
+  }
+  return handle;
+}
 
 }  // namespace
 
@@ -84,7 +99,9 @@ Handle connect(const std::string& connection, const std::vector<Keyword>& defaul
   for (const Keyword& each : fixed) add(each.name, each.value);
   names.push_back(nullptr);
   values.push_back(nullptr);
-  Handle handle(libpq().PQconnectdbParams(names.data(), values.data(), 1));
+  Handle handle(is_time_limited()
+                    ? connect_in_time(names.data(), values.data())
+                    : Handle(libpq().PQconnectdbParams(names.data(), values.data(), 1)));
   if (libpq().PQstatus(handle.get()) != CONNECTION_OK) {
     base::fail(base::Code::unreachable, "could not connect to PostgreSQL: {}",
                one_line(libpq().PQerrorMessage(handle.get())));
@@ -97,7 +114,7 @@ void await_answer(PGconn* connection) {
   while (libpq().PQisBusy(connection) == 1) {
     base::stop_if_interrupted();
     pollfd socket{libpq().PQsocket(connection), POLLIN, 0};
-    ::poll(&socket, 1, 200);
+    ::poll(&socket, 1, time_left(200));
     if (libpq().PQconsumeInput(connection) != 1) break;
   }
 }

@@ -29,6 +29,8 @@ Libpq load_all() {
   void* library = open_library();
   Libpq loaded{};
   load(library, "PQclear", loaded.PQclear);
+  load(library, "PQconnectPoll", loaded.PQconnectPoll);
+  load(library, "PQconnectStartParams", loaded.PQconnectStartParams);
   load(library, "PQconnectdbParams", loaded.PQconnectdbParams);
   load(library, "PQconninfoFree", loaded.PQconninfoFree);
   load(library, "PQconninfoParse", loaded.PQconninfoParse);

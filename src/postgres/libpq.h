@@ -12,6 +12,8 @@ namespace holdfast::postgres {
 
 struct Libpq {
   decltype(&::PQclear) PQclear;
+  decltype(&::PQconnectPoll) PQconnectPoll;
+  decltype(&::PQconnectStartParams) PQconnectStartParams;
   decltype(&::PQconnectdbParams) PQconnectdbParams;
   decltype(&::PQconninfoFree) PQconninfoFree;
   decltype(&::PQconninfoParse) PQconninfoParse;
