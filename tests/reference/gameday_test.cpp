@@ -140,5 +140,105 @@ INSTANTIATE_TEST_SUITE_P(
       return name;
     });
 
+/// A service that runs already, with a proxy before it that runs already, too.
+class StandingService : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    edge_ = free_port();
+    holdfast::base::Command proxy;
+    proxy.argv = {holdfast::tests::holdfast_binary(),
+                  "proxy",
+                  "--listen",
+                  fmt::format("127.0.0.1:{}", api_),
+                  "--proxy",
+                  fmt::format("edge=127.0.0.1:{}=127.0.0.1:{}", edge_, service_.api->port())};
+    proxy_ = std::make_unique<Child>(proxy, service_.scratch() / "proxy.log");
+    eventually("the edge is there", [&] { return answers(); });
+    // A game day touches neither of them; their records are theirs.
+    std::ofstream(service_.place.configuration())
+        << "[cluster.main]\nconnection = \"host=/nowhere\"\n[repository.local]\n"
+           "url = \"file:///nowhere\"\nencryption = \"none\"\n";
+  }
+
+  /// The contract: `request` through the edge, which refuses for as long as it takes.
+  void write_contract(const std::string& more = "") const {
+    std::ofstream(service_.place.path("gameday.toml")) << fmt::format(
+        "[service]\nurl = \"http://127.0.0.1:{}\"\nproxy = \"127.0.0.1:{}\"\n"
+        "[dependency.edge]\nlisten = \"127.0.0.1:{}\"\nupstream = \"127.0.0.1:{}\"\n"
+        "[request.outside]\nurl = \"http://127.0.0.1:{}/health\"\ntimeout = \"1s\"\n"
+        "[[row]]\nname = \"The edge is down\"\ndependency = \"edge\"\nfault = \"refuse\"\n"
+        "observe = \"60s\"\n[[row.expect]]\nrequest = \"outside\"\nstatus = \"none\"\n{}",
+        service_.api->port(), api_, edge_, service_.api->port(), edge_, more);
+  }
+  std::unique_ptr<Child> start_gameday() const {
+    holdfast::base::Command command;
+    command.argv = {holdfast::tests::holdfast_binary(),  "--config",
+                    service_.place.configuration(),      "gameday",
+                    service_.place.path("gameday.toml"), "--yes"};
+    return std::make_unique<Child>(command, service_.scratch() / "gameday.log");
+  }
+  bool answers() const { return Client(edge_, "").get("/health").status == 200; }
+
+  Service service_{{}, false};
+  int api_ = free_port();
+  int edge_ = 0;
+  std::unique_ptr<Child> proxy_;
+};
+
+TEST_F(StandingService, is_healed_when_the_game_day_is_killed) {
+  write_contract();
+  const auto gameday = start_gameday();
+  eventually("the edge is broken", [&] { return !answers(); });
+  gameday->signal(SIGKILL);
+  gameday->wait();
+  EXPECT_FALSE(answers()) << "nobody can have healed it yet";
+  eventually("it is healed", [&] { return answers(); });
+  EXPECT_EQ(proxy_->finished(), std::nullopt) << "the service needs it";
+}
+
+TEST_F(StandingService, is_healed_when_the_game_day_is_interrupted) {
+  write_contract();
+  const auto gameday = start_gameday();
+  eventually("the edge is broken", [&] { return !answers(); });
+  gameday->signal(SIGINT);
+  EXPECT_NE(gameday->wait(), 0);
+  EXPECT_TRUE(answers()) << "at once";
+  EXPECT_FALSE(fs::exists(service_.place.path("docs/audit/restore-drills")));
+}
+
+TEST_F(StandingService, is_not_broken_by_a_slip_of_the_finger) {
+  write_contract();
+  const auto result =
+      service_.place.holdfast({"gameday", service_.place.path("gameday.toml").string()});
+  EXPECT_EQ(result.status, holdfast::base::info(holdfast::base::Code::usage).exit_status);
+  EXPECT_NE(result.output.find("The edge is down: edge, connections refused for 1 min"),
+            std::string::npos)
+      << result.output;
+  EXPECT_NE(result.errors.find("--yes"), std::string::npos) << result.errors;
+}
+
+TEST_F(StandingService, proves_nothing_where_nothing_was_well_before) {
+  write_contract(
+      "[request.nowhere]\nurl = \"/nowhere\"\n"
+      "[[row.expect]]\nrequest = \"nowhere\"\nstatus = 200\n");
+  const auto result = service_.place.holdfast(
+      {"gameday", service_.place.path("gameday.toml").string(), "--yes", "--json"});
+  EXPECT_EQ(result.status, holdfast::base::info(holdfast::base::Code::inconclusive).exit_status)
+      << result.errors << result.output;
+  EXPECT_NE(result.output.find("before anything was broken: nowhere: answered 4"),
+            std::string::npos)
+      << result.output;
+}
+
+TEST_F(StandingService, without_its_proxies_is_not_touched) {
+  write_contract();
+  proxy_->signal(SIGTERM);
+  proxy_->wait();
+  const auto result =
+      service_.place.holdfast({"gameday", service_.place.path("gameday.toml").string(), "--yes"});
+  EXPECT_EQ(result.status, holdfast::base::info(holdfast::base::Code::unreachable).exit_status);
+  EXPECT_NE(result.errors.find("holdfast proxy"), std::string::npos) << result.errors;
+}
+
 }  // namespace
 }  // namespace reference::tests
