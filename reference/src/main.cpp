@@ -92,6 +92,8 @@ int list_routes(const Settings& settings) {
 }
 
 int serve(const Settings& settings) {
+  // A server or client that closes its connection is no reason to end.
+  std::signal(SIGPIPE, SIG_IGN);
   // Before any thread: they all leave these signals to the one that waits for them.
   sigset_t endings;
   sigemptyset(&endings);

@@ -145,6 +145,14 @@ TEST(Contract, takes_variables_of_the_environment) {
   ::unsetenv("HOLDFAST_TEST_EMPTY");
 }
 
+TEST(Contract, of_the_documents_can_be_read) {
+  const std::string text(base::text(base::read_existing_file(HOLDFAST_SOURCE "/docs/gamedays.md")));
+  const std::size_t begin = text.find("```toml\n") + 8;
+  const Contract contract = parsed(text.substr(begin, text.find("```", begin) - begin));
+  EXPECT_EQ(contract.rows.size(), 1U);
+  EXPECT_EQ(contract.rows[0].afterwards.size(), 1U);
+}
+
 TEST(Contract, survives_any_damage_to_its_text) {
   std::mt19937 numbers(20261123);
   for (int round = 0; round < (std::getenv("HOLDFAST_LONG") != nullptr ? 300000 : 3000); ++round) {

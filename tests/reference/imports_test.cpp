@@ -208,6 +208,22 @@ TEST_F(Imports, lose_and_double_no_row_when_they_are_killed_again_and_again) {
   EXPECT_TRUE(nothing_is_staged());
 }
 
+TEST_F(Imports, keep_rows_and_progress_together_or_neither) {
+  // Each first attempt to write down the progress of a batch fails.
+  sql("CREATE SEQUENCE attempts");
+  sql("CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+      " IF nextval('attempts') % 2 = 1 THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$");
+  sql("CREATE TRIGGER fail BEFORE UPDATE ON import_jobs FOR EACH ROW EXECUTE FUNCTION fail()");
+  Client client = service_.client();
+  std::string csv = comps_header;
+  for (int number = 1; number <= 700; ++number) csv += comp(number);
+  const json job = ended(client, upload(client, "comps", csv));
+  EXPECT_EQ(job["rows_done"], 700);
+  EXPECT_EQ(job["rows_failed"], 0);
+  EXPECT_EQ(sql("SELECT count(*) || ' ' || count(DISTINCT tenant) FROM comps"), "700 700");
+  EXPECT_EQ(sql("SELECT last_value FROM attempts"), "4");
+}
+
 TEST_F(Imports, are_shared_by_two_processes) {
   Api second(service_.environment, service_.scratch() / "second.log");
   Client client = service_.client();
@@ -218,7 +234,11 @@ TEST_F(Imports, are_shared_by_two_processes) {
     for (int number = 0; number < 1500; ++number) csv += comp(job * 10000 + number);
     jobs.push_back(upload(job % 2 == 0 ? client : other, "comps", csv));
   }
-  for (const std::string& job : jobs) EXPECT_EQ(ended(client, job)["rows_done"], 1500);
+  for (const std::string& job : jobs) {
+    const json done = ended(client, job);
+    EXPECT_EQ(done["rows_done"], 1500);
+    EXPECT_EQ(done["rows_failed"], 0) << "both did the same lines";
+  }
   EXPECT_EQ(sql("SELECT count(*) || ' ' || count(DISTINCT tenant) FROM comps"), "9000 9000");
   EXPECT_EQ(sql("SELECT count(*) FROM buildings"), "1");
 }

@@ -91,18 +91,19 @@ TEST(JwksCache, keeps_its_keys_when_the_answer_is_no_key_set) {
   JwksCache cache(options);
   json encryption = issuer.key().jwk();
   encryption["use"] = "enc";
-  const std::vector<std::string> answers = {
-      "",
-      "null",
-      "{}",
-      "<html>",
-      R"({"keys":[]})",
-      R"({"keys":{}})",
-      R"({"keys":[1,null,{}]})",
-      json{{"keys", {encryption}}}.dump(),
-      R"({"keys":[")" + std::string(300 * 1024, 'x') + R"("]})"};
+  // Good but for its size.
+  const json large = {{"keys", {SigningKey("key-2").jwk()}},
+                      {"padding", std::string(300 * 1024, 'x')}};
+  const std::vector<std::string> answers = {"null",
+                                            "{}",
+                                            "<html>",
+                                            R"({"keys":[]})",
+                                            R"({"keys":{}})",
+                                            R"({"keys":[1,null,{}]})",
+                                            json{{"keys", {encryption}}}.dump(),
+                                            large.dump()};
   for (const std::string& answer : answers) {
-    issuer.publish_text(answer.empty() ? " " : answer);
+    issuer.publish_text(answer);
     const int before = issuer.requests();
     ASSERT_TRUE(eventually([&] { return issuer.requests() >= before + 2; }));
     EXPECT_TRUE(cache.find("key-1")) << answer.substr(0, 80);

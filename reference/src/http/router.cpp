@@ -120,7 +120,8 @@ Response Router::answer(Request& request) const {
   try {
     return dispatch(request);
   } catch (const Problem& problem) {
-    if (problem.status() >= 500) {
+    // Whoever cannot serve for a while (503) says so himself, once and not for each request.
+    if (problem.status() >= 500 && problem.status() != 503) {
       log("{} {}: {} {}", request.method, request.path, problem.status(), problem.message());
     }
     Response response = to_response(problem);
