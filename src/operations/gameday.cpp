@@ -199,10 +199,10 @@ class GamedayRun {
   std::string look_before(std::vector<Watched>& all);
   void observe(std::vector<Watched>& all, Microseconds time);
   std::string recover(const ContractRow& row, std::vector<Watched>& all,
-                      const std::map<std::string, std::uint64_t>& connections, Microseconds& took);
+                      const std::map<std::string, std::uint64_t>& answered, Microseconds& took);
   std::string unusual(const ContractRow& row, std::vector<Watched>& all, base::HttpClient& client);
   std::string has_asked_again(const ContractRow& row,
-                              const std::map<std::string, std::uint64_t>& connections);
+                              const std::map<std::string, std::uint64_t>& answered);
   std::string service_ended();
   void conclude(const std::vector<Watched>& all, std::vector<std::string> broken,
                 Microseconds recovered, EvidenceCheck& check);
@@ -311,13 +311,13 @@ void GamedayRun::try_row(const ContractRow& row, EvidenceCheck& check) {
   }
   pause_for(row.settle);
   observe(all, row.observe);
-  std::map<std::string, std::uint64_t> connections;
+  std::map<std::string, std::uint64_t> answered;
   for (const std::string& each : row.dependencies) {
-    connections[each] = injector_->connections(each);
+    answered[each] = injector_->answered(each);
   }
   injector_->heal();
   Microseconds recovered{};
-  const std::string why = recover(row, all, connections, recovered);
+  const std::string why = recover(row, all, answered, recovered);
   if (!why.empty()) broken.push_back(why);
   if (std::string ended = service_ended(); !ended.empty()) broken.push_back(std::move(ended));
   conclude(all, std::move(broken), recovered, check);
@@ -410,10 +410,10 @@ std::string GamedayRun::unusual(const ContractRow& row, std::vector<Watched>& al
 }
 
 std::string GamedayRun::has_asked_again(const ContractRow& row,
-                                        const std::map<std::string, std::uint64_t>& connections) {
+                                        const std::map<std::string, std::uint64_t>& answered) {
   if (!row.reconnects) return {};
-  for (const auto& [name, before] : connections) {
-    if (injector_->connections(name) == before) {
+  for (const auto& [name, before] : answered) {
+    if (injector_->answered(name) == before) {
       return fmt::format("the service did not ask {} again", name);
     }
   }
@@ -422,13 +422,13 @@ std::string GamedayRun::has_asked_again(const ContractRow& row,
 
 /// Waits until all is as usual. Returns what was not in time.
 std::string GamedayRun::recover(const ContractRow& row, std::vector<Watched>& all,
-                                const std::map<std::string, std::uint64_t>& connections,
+                                const std::map<std::string, std::uint64_t>& answered,
                                 Microseconds& took) {
   base::HttpClient client;
   const auto begun = steady_clock::now();
   for (;;) {
     std::string wrong = unusual(row, all, client);
-    if (wrong.empty()) wrong = has_asked_again(row, connections);
+    if (wrong.empty()) wrong = has_asked_again(row, answered);
     took = since(begun);
     if (wrong.empty()) return {};
     if (took > row.recover_within) {
@@ -481,10 +481,10 @@ void GamedayRun::look_at_traffic() {
     used.insert(row->dependencies.begin(), row->dependencies.end());
   }
   for (const std::string& name : used) {
-    if (injector_->connections(name) > 0) continue;
+    if (injector_->answered(name) > 0) continue;
     evidence_.checks.push_back(
         {fmt::format("{} is reached through its proxy", name), CheckOutcome::not_run,
-         fmt::format("no connection ever came to {}: what was broken was not in use",
+         fmt::format("nothing ever came through {}: what was broken was not in use",
                      contract_.dependencies.at(name).listen)});
   }
 }

@@ -171,8 +171,9 @@ void FaultInjector::heal() {
   call("POST", "/reset", json::object());
 }
 
-std::uint64_t FaultInjector::connections(const std::string& proxy) {
-  return call("GET", "/proxies/" + proxy, nullptr).at("counters").at("connections");
+std::uint64_t FaultInjector::answered(const std::string& proxy) {
+  const json document = call("GET", "/proxies/" + proxy, nullptr);
+  return document.at("counters").at("downstream").at("delivered");
 }
 
 }  // namespace holdfast::service

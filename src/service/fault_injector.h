@@ -64,8 +64,8 @@ class FaultInjector {
   void inject(const std::string& proxy, const Fault& fault);
   /// All that was injected, by anybody. Throws Error(unreachable).
   void heal();
-  /// How many connections came through so far.
-  std::uint64_t connections(const std::string& proxy);
+  /// How many bytes of answers came through so far.
+  std::uint64_t answered(const std::string& proxy);
   /// The lease could not be renewed at some time since it was asked for: what was to be broken may
   /// have been healed meanwhile.
   bool lapsed() const { return lapsed_; }

@@ -74,8 +74,17 @@ class Redis {
   pid_t pid() const { return child_->pid(); }
   void start() {
     holdfast::base::Command command;
-    command.argv = {"redis-server", "--port", "0",     "--unixsocket", directory_ / "redis.sock",
-                    "--save",       "",       "--dir", directory_};
+    command.argv = {"redis-server",
+                    "--port",
+                    "0",
+                    "--unixsocket",
+                    directory_ / "redis.sock",
+                    "--unixsocketperm",
+                    "777",  // the fault proxy runs as another user
+                    "--save",
+                    "",
+                    "--dir",
+                    directory_};
     child_ = std::make_unique<Child>(command, directory_ / "redis.log");
     eventually("Redis answers", [this] { return say("PING") == "PONG"; });
   }

@@ -91,7 +91,8 @@ class GameDay : public ::testing::Test {
   /// The rows that a game day found broken.
   static std::vector<std::string> failed(const holdfast::tests::Result& result) {
     std::vector<std::string> rows;
-    for (const json& each : result.json().at("rows")) {
+    const json told = result.json();
+    for (const json& each : told.at("rows")) {
       if (each.at("outcome") == "failed") rows.push_back(each.at("row"));
     }
     return rows;

@@ -18,7 +18,9 @@ namespace {
 
 using nlohmann::json;
 
+// A batch ends at whichever comes first.
 constexpr std::size_t lines_in_batch = 500;
+constexpr std::uint64_t bytes_in_batch = 1UL << 20;
 constexpr std::chrono::seconds longest_batch{30};
 
 struct Job {
@@ -59,7 +61,8 @@ class Source {
 
   Outcome read_batch(std::vector<json>& good) {
     Outcome outcome;
-    for (std::size_t lines = 0; lines < lines_in_batch; ++lines) {
+    const std::uint64_t stop = file_.position().offset + bytes_in_batch;
+    for (std::size_t lines = 0; lines < lines_in_batch && file_.position().offset < stop; ++lines) {
       const std::optional<Record> record = file_.next();
       if (!record) {
         outcome.is_end = true;
