@@ -151,5 +151,39 @@ TEST(Objectives, ask_for_a_drill_every_90_days_unless_they_say_otherwise) {
   EXPECT_THROW(with("[objectives]\ndrill_every = \"never\""), base::Error);
 }
 
+TEST(Objectives, promise_an_uptime) {
+  EXPECT_DOUBLE_EQ(with("").objectives.uptime, 0.995);
+  EXPECT_DOUBLE_EQ(with("[objectives]\nuptime = \"99.95%\"").objectives.uptime, 0.9995);
+  for (const char* uptime : {"99.5", "100%", "0%", "-1%", "99.5%%", "%", "nan%"}) {
+    EXPECT_THROW(with(fmt::format("[objectives]\nuptime = \"{}\"", uptime)), base::Error) << uptime;
+  }
+}
+
+TEST(Probes, ask_the_web_or_a_server) {
+  const Configuration all = with(
+      "[probe.web]\nurl = \"http://a/\"\nexpect = \"204\"\ninterval = \"2s\"\n"
+      "[probe.db]\nconnection = \"host=h\"\nsql = \"SELECT 1\"\nexpect = \"1\"\n"
+      "timeout = \"3s\"\n[history]\nfile = \"h.sqlite\"\n");
+  ASSERT_EQ(all.probes.size(), 2U);
+  EXPECT_EQ(all.probes[0].url, "http://a/");
+  EXPECT_EQ(all.probes[0].limit, std::chrono::seconds(2)) << "no longer than the interval";
+  EXPECT_EQ(all.probes[1].sql, "SELECT 1");
+  EXPECT_EQ(all.probes[1].interval, std::chrono::seconds(60));
+  EXPECT_EQ(all.probe_history, "/etc/h.sqlite");
+  EXPECT_EQ(with("").probe_history, "/etc/docs/audit/probes.sqlite");
+}
+
+TEST(Probes, CC10_refuse_what_means_nothing) {
+  for (const char* lines :
+       {"[probe.a]", "[probe.a]\nurl = \"u\"\nsql = \"s\"", "[probe.a]\nsql = \"s\"",
+        "[probe.a]\nurl = \"u\"\nconnection = \"c\"\nsql = \"s\"",
+        "[probe.a]\nurl = \"u\"\nexpect = \"ok\"", "[probe.a]\nurl = \"u\"\ninterval = \"1d\"",
+        "[probe.a]\nurl = \"u\"\ninterval = \"1s\"\ntimeout = \"2s\"",
+        "[probe.a]\nurl = \"u\"\ncolour = \"blue\"", "[probe.\"a/b\"]\nurl = \"u\"",
+        "[history]\npath = \"x\"", "[history]"}) {
+    EXPECT_THROW(with(lines), base::Error) << lines;
+  }
+}
+
 }  // namespace
 }  // namespace holdfast::operations

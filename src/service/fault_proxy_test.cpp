@@ -151,6 +151,15 @@ TEST_F(FaultProxyTest, swallows_in_a_black_hole_and_cuts_what_lost_data) {
   answer("well again");
 }
 
+TEST_F(FaultProxyTest, cuts_what_lost_data_also_when_the_toxic_is_changed_to_none) {
+  connect();
+  toxic("timeout", {{"timeout", 0}});
+  send_all(server_, "lost");
+  EXPECT_TRUE(soon([&] { return proxies_.view("p").downstream.received == 4; }));
+  proxies_.change_toxic("p", "timeout_downstream", {{"toxicity", 0}});
+  EXPECT_EQ(end_of(client_), 0);
+}
+
 TEST_F(FaultProxyTest, cuts_after_a_timeout) {
   connect();
   toxic("timeout", {{"timeout", 100}});
