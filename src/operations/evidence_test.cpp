@@ -206,5 +206,48 @@ TEST_F(EvidenceChain, gives_an_auditor_one_page) {
   EXPECT_NE(page("2026-04-20T00:00:00.000000Z").find("THE CHAIN IS BROKEN"), std::string::npos);
 }
 
+TEST_F(EvidenceChain, keeps_game_days_apart_from_drills) {
+  const std::string before = text("drill-log.md");
+  Evidence gameday = drill("2026-04-10-d", Verdict::fail);
+  gameday.kind = "gameday";
+  gameday.scenario = "Degraded mode: 18 of 18 rows";
+  gameday.notes = "The database hangs: ready: no answer";
+  gameday.rto.reset();
+  add(gameday);
+  EXPECT_EQ(problems(), "");
+  const std::string log = text("drill-log.md");
+  EXPECT_EQ(log.substr(0, before.size()), before) << "the runbook's table is of drills alone";
+  EXPECT_NE(log.find("## Game days"), std::string::npos);
+  EXPECT_NE(log.find("Degraded mode: 18 of 18 rows"), std::string::npos);
+  AuditorQuestions questions;
+  questions.now = base::from_iso("2026-04-11T08:00:00.000000Z");
+  const std::string page = auditor_page(verified(), questions);
+  EXPECT_NE(page.find("3 records, 2 passed"), std::string::npos) << page;
+  const std::size_t gamedays = page.find("# Game days");
+  ASSERT_NE(gamedays, std::string::npos);
+  EXPECT_EQ(page.find("The database hangs"), page.find("The database hangs", gamedays));
+  EXPECT_NE(page.find("NOT YET PUT RIGHT", gamedays), std::string::npos);
+  EXPECT_EQ(text("2026-04-10-d.md").find("## Measured"), std::string::npos);
+}
+
+TEST(Judge, nothing_checked_is_no_pass) {
+  Evidence evidence;
+  judge(evidence);
+  EXPECT_EQ(evidence.verdict, Verdict::inconclusive);
+  evidence.checks = {{"a", CheckOutcome::switched_off, ""}};
+  judge(evidence);
+  EXPECT_EQ(evidence.verdict, Verdict::inconclusive);
+  evidence.checks.push_back({"b", CheckOutcome::passed, ""});
+  judge(evidence);
+  EXPECT_EQ(evidence.verdict, Verdict::pass);
+  evidence.checks.push_back({"c", CheckOutcome::not_run, "no time"});
+  judge(evidence);
+  EXPECT_EQ(evidence.verdict, Verdict::inconclusive);
+  evidence.checks.push_back({"d", CheckOutcome::failed, "lost rows"});
+  judge(evidence);
+  EXPECT_EQ(evidence.verdict, Verdict::fail);
+  EXPECT_EQ(evidence.notes, "d: lost rows");
+}
+
 }  // namespace
 }  // namespace holdfast::operations
