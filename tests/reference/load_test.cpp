@@ -83,8 +83,11 @@ TEST(ReferenceLoad, reads_under_load_beside_nginx_and_with_a_redis_that_hangs) {
                                    "http://127.0.0.1:" + std::to_string(port) + "/answer.json");
   const double cached = measure("a row from the cache", root + "/buildings/" + id);
   measure("50 rows from the cache", root + "/buildings");
+  const std::string none = root + "/exports?limit=1";
+  measure("an empty list that is never cached", none);
   {
     const Hang hang(service.redis.pid());
+    measure("the same, Redis hanging", none);
     measure("a row from the database, Redis hanging", root + "/buildings/" + id);
     measure("50 rows from the database, Redis hanging", root + "/buildings");
   }
