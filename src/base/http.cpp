@@ -1,13 +1,13 @@
 #include "base/http.h"
 
 #include <curl/curl.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
 
 #include "base/error.h"
+#include "base/library.h"
 
 namespace holdfast::base {
 
@@ -25,28 +25,18 @@ struct Curl {
   decltype(&::curl_slist_free_all) slist_free_all;
 };
 
-template <typename Function>
-void load(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(::dlsym(library, name));
-  if (function == nullptr) fail(Code::unsupported, "cannot use libcurl: it has no {}", name);
-}
-
 Curl load_all() {
-  void* library = ::dlopen("libcurl.so.4", RTLD_NOW);
-  if (library == nullptr) {
-    throw Error(Code::not_found, fmt::format("could not load libcurl: {}", ::dlerror()),
-                "install it (apt-get install libcurl4)");
-  }
+  const Library library("libcurl.so.4", "libcurl4");
   Curl curl{};
-  load(library, "curl_easy_init", curl.easy_init);
-  load(library, "curl_easy_cleanup", curl.easy_cleanup);
-  load(library, "curl_easy_perform", curl.easy_perform);
-  load(library, "curl_easy_reset", curl.easy_reset);
-  load(library, "curl_slist_append", curl.slist_append);
-  load(library, "curl_slist_free_all", curl.slist_free_all);
-  load(library, "curl_easy_strerror", curl.easy_strerror);
-  load(library, "curl_easy_setopt", curl.easy_setopt);
-  load(library, "curl_easy_getinfo", curl.easy_getinfo);
+  library.find("curl_easy_init", curl.easy_init);
+  library.find("curl_easy_cleanup", curl.easy_cleanup);
+  library.find("curl_easy_perform", curl.easy_perform);
+  library.find("curl_easy_reset", curl.easy_reset);
+  library.find("curl_slist_append", curl.slist_append);
+  library.find("curl_slist_free_all", curl.slist_free_all);
+  library.find("curl_easy_strerror", curl.easy_strerror);
+  library.find("curl_easy_setopt", curl.easy_setopt);
+  library.find("curl_easy_getinfo", curl.easy_getinfo);
   return curl;
 }
 

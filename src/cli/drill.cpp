@@ -1,13 +1,12 @@
 #include "operations/drill.h"
 
-#include <algorithm>
-#include <cctype>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/workers.h"
 #include "cli/command.h"
+#include "cli/verdict.h"
 #include "operations/evidence_text.h"
 #include "operations/heartbeat.h"
 
@@ -20,7 +19,6 @@ using base::Error;
 using nlohmann::json;
 using operations::Evidence;
 using operations::EvidenceReport;
-using operations::Verdict;
 
 struct Options {
   operations::DrillRequest request;
@@ -39,19 +37,13 @@ json to_json(const operations::DrillOutcome& outcome) {
   const Evidence& evidence = outcome.evidence;
   json steps = json::object();
   for (const auto& step : evidence.steps) steps[step.name + "_ms"] = milliseconds(step.took);
-  json checks = json::array();
-  for (const auto& check : evidence.checks) {
-    checks.push_back({{"name", check.name},
-                      {"outcome", operations::name_of(check.outcome)},
-                      {"found", check.found}});
-  }
   return {{"verdict", operations::name_of(evidence.verdict)},
           {"id", evidence.id},
           {"cluster", evidence.cluster},
           {"backup_point", evidence.backup_point},
           {"notes", evidence.notes},
           {"steps", steps},
-          {"checks", checks},
+          {"checks", checks_json(evidence)},
           {"rpo_ms", milliseconds(evidence.rpo)},
           {"rpo_how", evidence.rpo_how},
           {"rto_ms", milliseconds(evidence.rto)},
@@ -81,11 +73,7 @@ void print(const operations::DrillOutcome& outcome) {
   if (!outcome.remains.empty()) {
     std::cout << fmt::format("What is needed to find out why: {}\n", outcome.remains.string());
   }
-  std::string verdict(operations::name_of(evidence.verdict));
-  if (evidence.verdict != Verdict::pass) {
-    std::ranges::transform(verdict, verdict.begin(), [](char c) { return std::toupper(c); });
-  }
-  std::cout << fmt::format("\nThe drill's verdict: {}. Record {}: {}\n", verdict,
+  std::cout << fmt::format("\nThe drill's verdict: {}. Record {}: {}\n", loud(evidence.verdict),
                            outcome.files.number, outcome.files.markdown.string());
 }
 
@@ -96,11 +84,7 @@ void drill(Invocation& invocation, const operations::Configuration& configuratio
   with_progress(invocation, [&](base::Progress& progress) {
     outcome = operations::run_drill(configuration, invocation.cluster, request, progress);
   });
-  if (outcome->evidence.verdict == Verdict::fail) {
-    invocation.exit_status = base::info(Code::check_failed).exit_status;
-  } else if (outcome->evidence.verdict == Verdict::inconclusive) {
-    invocation.exit_status = base::info(Code::inconclusive).exit_status;
-  }
+  end_with(invocation, outcome->evidence.verdict);
   if (invocation.json) return print_json(invocation, to_json(*outcome));
   print(*outcome);
 }

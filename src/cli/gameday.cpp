@@ -1,13 +1,12 @@
 #include "operations/gameday.h"
 
-#include <algorithm>
-#include <cctype>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/workers.h"
 #include "cli/command.h"
+#include "cli/verdict.h"
 
 namespace holdfast::cli {
 
@@ -16,7 +15,6 @@ namespace {
 using base::Code;
 using base::Error;
 using nlohmann::json;
-using operations::Verdict;
 
 struct Options {
   operations::GamedayRequest request;
@@ -26,16 +24,10 @@ struct Options {
 
 json to_json(const operations::GamedayOutcome& outcome) {
   const operations::Evidence& evidence = outcome.evidence;
-  json rows = json::array();
-  for (const auto& check : evidence.checks) {
-    rows.push_back({{"row", check.name},
-                    {"outcome", operations::name_of(check.outcome)},
-                    {"found", check.found}});
-  }
   return {{"verdict", operations::name_of(evidence.verdict)},
           {"id", evidence.id},
           {"notes", evidence.notes},
-          {"rows", rows},
+          {"rows", checks_json(evidence)},
           {"details", outcome.details},
           {"log", outcome.log.string()},
           {"record", outcome.files.json.string()}};
@@ -54,11 +46,7 @@ void print(const operations::GamedayOutcome& outcome) {
   if (!outcome.log.empty()) {
     std::cout << fmt::format("What the service said: {}\n", outcome.log.string());
   }
-  std::string verdict(operations::name_of(evidence.verdict));
-  if (evidence.verdict != Verdict::pass) {
-    std::ranges::transform(verdict, verdict.begin(), [](char c) { return std::toupper(c); });
-  }
-  std::cout << fmt::format("\nThe game day's verdict: {}. Record {}: {}\n", verdict,
+  std::cout << fmt::format("\nThe game day's verdict: {}. Record {}: {}\n", loud(evidence.verdict),
                            outcome.files.number, outcome.files.markdown.string());
 }
 
@@ -95,11 +83,7 @@ void gameday(Invocation& invocation, const Options& options) {
     outcome = operations::run_gameday(configuration, invocation.cluster, contract, options.request,
                                       progress);
   });
-  if (outcome->evidence.verdict == Verdict::fail) {
-    invocation.exit_status = base::info(Code::check_failed).exit_status;
-  } else if (outcome->evidence.verdict == Verdict::inconclusive) {
-    invocation.exit_status = base::info(Code::inconclusive).exit_status;
-  }
+  end_with(invocation, outcome->evidence.verdict);
   if (invocation.json) return print_json(invocation, to_json(*outcome));
   print(*outcome);
 }

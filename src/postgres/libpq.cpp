@@ -1,64 +1,45 @@
 #include "postgres/libpq.h"
 
-#include <dlfcn.h>
-
-#include "base/error.h"
+#include "base/library.h"
 
 namespace holdfast::postgres {
 
 namespace {
 
-constexpr const char* library_name = "libpq.so.5";
-
-void* open_library() {
-  void* library = ::dlopen(library_name, RTLD_NOW | RTLD_GLOBAL);
-  if (library != nullptr) return library;
-  throw base::Error(base::Code::not_found, fmt::format("could not load libpq: {}", ::dlerror()),
-                    "install it (apt-get install libpq5)");
-}
-
-template <typename Function>
-void load(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(::dlsym(library, name));
-  if (function == nullptr) {
-    base::fail(base::Code::unsupported, "cannot use {}: it has no {}", library_name, name);
-  }
-}
-
 Libpq load_all() {
-  void* library = open_library();
+  const base::Library library("libpq.so.5", "libpq5");
   Libpq loaded{};
-  load(library, "PQclear", loaded.PQclear);
-  load(library, "PQconnectPoll", loaded.PQconnectPoll);
-  load(library, "PQconnectStartParams", loaded.PQconnectStartParams);
-  load(library, "PQconnectdbParams", loaded.PQconnectdbParams);
-  load(library, "PQconninfoFree", loaded.PQconninfoFree);
-  load(library, "PQconninfoParse", loaded.PQconninfoParse);
-  load(library, "PQconsumeInput", loaded.PQconsumeInput);
-  load(library, "PQerrorMessage", loaded.PQerrorMessage);
-  load(library, "PQexec", loaded.PQexec);
-  load(library, "PQfinish", loaded.PQfinish);
-  load(library, "PQflush", loaded.PQflush);
-  load(library, "PQfreemem", loaded.PQfreemem);
-  load(library, "PQgetCopyData", loaded.PQgetCopyData);
-  load(library, "PQgetisnull", loaded.PQgetisnull);
-  load(library, "PQgetlength", loaded.PQgetlength);
-  load(library, "PQgetResult", loaded.PQgetResult);
-  load(library, "PQgetvalue", loaded.PQgetvalue);
-  load(library, "PQisBusy", loaded.PQisBusy);
-  load(library, "PQnfields", loaded.PQnfields);
-  load(library, "PQntuples", loaded.PQntuples);
-  load(library, "PQputCopyData", loaded.PQputCopyData);
-  load(library, "PQputCopyEnd", loaded.PQputCopyEnd);
-  load(library, "PQresultErrorField", loaded.PQresultErrorField);
-  load(library, "PQresultStatus", loaded.PQresultStatus);
-  load(library, "PQsendQuery", loaded.PQsendQuery);
-  load(library, "PQsendQueryParams", loaded.PQsendQueryParams);
-  load(library, "PQserverVersion", loaded.PQserverVersion);
-  load(library, "PQsetNoticeReceiver", loaded.PQsetNoticeReceiver);
-  load(library, "PQsetnonblocking", loaded.PQsetnonblocking);
-  load(library, "PQsocket", loaded.PQsocket);
-  load(library, "PQstatus", loaded.PQstatus);
+  library.find("PQclear", loaded.PQclear);
+  library.find("PQconnectPoll", loaded.PQconnectPoll);
+  library.find("PQconnectStartParams", loaded.PQconnectStartParams);
+  library.find("PQconnectdbParams", loaded.PQconnectdbParams);
+  library.find("PQconninfoFree", loaded.PQconninfoFree);
+  library.find("PQconninfoParse", loaded.PQconninfoParse);
+  library.find("PQconsumeInput", loaded.PQconsumeInput);
+  library.find("PQerrorMessage", loaded.PQerrorMessage);
+  library.find("PQexec", loaded.PQexec);
+  library.find("PQfinish", loaded.PQfinish);
+  library.find("PQflush", loaded.PQflush);
+  library.find("PQfreemem", loaded.PQfreemem);
+  library.find("PQgetCopyData", loaded.PQgetCopyData);
+  library.find("PQgetisnull", loaded.PQgetisnull);
+  library.find("PQgetlength", loaded.PQgetlength);
+  library.find("PQgetResult", loaded.PQgetResult);
+  library.find("PQgetvalue", loaded.PQgetvalue);
+  library.find("PQisBusy", loaded.PQisBusy);
+  library.find("PQnfields", loaded.PQnfields);
+  library.find("PQntuples", loaded.PQntuples);
+  library.find("PQputCopyData", loaded.PQputCopyData);
+  library.find("PQputCopyEnd", loaded.PQputCopyEnd);
+  library.find("PQresultErrorField", loaded.PQresultErrorField);
+  library.find("PQresultStatus", loaded.PQresultStatus);
+  library.find("PQsendQuery", loaded.PQsendQuery);
+  library.find("PQsendQueryParams", loaded.PQsendQueryParams);
+  library.find("PQserverVersion", loaded.PQserverVersion);
+  library.find("PQsetNoticeReceiver", loaded.PQsetNoticeReceiver);
+  library.find("PQsetnonblocking", loaded.PQsetnonblocking);
+  library.find("PQsocket", loaded.PQsocket);
+  library.find("PQstatus", loaded.PQstatus);
   return loaded;
 }
 

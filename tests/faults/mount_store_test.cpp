@@ -78,5 +78,36 @@ TEST_F(MountStore, that_does_not_answer_makes_reads_wait_and_they_are_right_when
   mounted_->await_hydrated();
 }
 
+TEST(MountFullDisk, fails_the_writer_and_loses_nothing_that_was_committed) {
+  NEEDS_FUSE();
+  Place place;
+  const SmallDisk disk(place, place.path("small"), "500m");
+  const auto cluster = place.cluster();
+  cluster->sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 20000) g");
+  place.must({"backup"});
+  place.archive_all(*cluster);
+  begin_paused(place, "small/restored");
+  Mounted mounted(place, *cluster, "small/restored");
+  mounted.start();
+  mounted.cluster().sql("INSERT INTO t VALUES (0)");
+  const auto content_of = [](const Cluster& of) {
+    postgres::Session session = of.session();
+    return content(session);
+  };
+  const std::string before = content_of(mounted.cluster());
+  disk.grow(std::to_string(disk.used() + (8U << 20)));
+  EXPECT_THROW(mounted.cluster().sql("CREATE TABLE big AS SELECT repeat(md5(g::text), 16) FROM "
+                                     "generate_series(1, 100000) g"),
+               base::Error);
+  disk.grow("500m");
+  if (!mounted.cluster().server().running()) mounted.start();
+  EXPECT_EQ(content_of(mounted.cluster()), before);
+  mounted.cluster().sql("INSERT INTO t VALUES (-1)");
+  mounted.must({"mount", "--resume", mounted.directory()});
+  mounted.await_hydrated();
+  EXPECT_EQ(mounted.cluster().sql("SELECT count(*), sum(id) FROM t WHERE id <= 0"), "2");
+  EXPECT_EQ(amcheck(mounted.cluster()), "");
+}
+
 }  // namespace
 }  // namespace holdfast::tests

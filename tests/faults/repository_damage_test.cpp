@@ -53,7 +53,7 @@ class DamagedRepository : public ::testing::TestWithParam<bool> {
       arguments.insert(arguments.end(), {"--backup", backup, "--to", "immediate"});
     return place_.holdfast(arguments);
   }
-  fs::path target() const { return place_.path("restored"); }
+  fs::path target() const { return memory_.path() / "restored"; }
 
   static json verdict_on(const std::string& id, const json& report) {
     for (const json& each : report.at("backups")) {
@@ -103,6 +103,7 @@ class DamagedRepository : public ::testing::TestWithParam<bool> {
   }
 
   Place place_;
+  MemoryPlace memory_;
   std::string first_;
   std::string second_;
   fs::path pack_;

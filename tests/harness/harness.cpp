@@ -77,6 +77,24 @@ std::string Cluster::sql(const std::string& statement, std::string_view database
   return rows.empty() || rows[0].empty() ? "" : rows[0][0].value_or("");
 }
 
+MemoryPlace::MemoryPlace() {
+  std::error_code absent;
+  const fs::space_info memory = fs::space("/dev/shm", absent);
+  const bool enough = !absent && memory.available > (std::uintmax_t{1} << 30);
+  std::string name = std::string(enough ? "/dev/shm" : "/var/tmp") + "/holdfast-test.XXXXXX";
+  if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("could not make " + name);
+  path_ = name;
+  const auto user = server_user_if_root();
+  if (user && ::lchown(name.c_str(), user->uid, user->gid) != 0) {
+    throw std::runtime_error("could not give away " + name);
+  }
+}
+
+MemoryPlace::~MemoryPlace() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
 Place::Place() {
   // Below /var/tmp: a real disk, and short enough for sockets.
   std::string name = "/var/tmp/holdfast-test.XXXXXX";

@@ -58,6 +58,20 @@ struct Result {
   nlohmann::json json() const { return nlohmann::json::parse(output); }
 };
 
+/// A scratch directory in memory, for files that are only looked at: the disk need not take them
+/// durably. On the disk where memory is short.
+class MemoryPlace {
+ public:
+  MemoryPlace();
+  ~MemoryPlace();
+  MemoryPlace(const MemoryPlace&) = delete;
+  MemoryPlace& operator=(const MemoryPlace&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
 /// A scratch directory that servers may use, a repository in it and its configuration.
 class Place {
  public:

@@ -108,7 +108,8 @@ TEST_F(Status, DS5_a_hole_in_the_wal_is_seen) {
 }
 
 TEST_F(Status, refuses_objectives_that_do_nothing) {
-  for (const char* line : {"uptime = \"99%\"", "rpo = \"soon\"", "rpo = 5", "rpo = \"\""}) {
+  for (const char* line :
+       {"uptimes = \"99%\"", "uptime = \"101%\"", "rpo = \"soon\"", "rpo = 5", "rpo = \"\""}) {
     const std::string before = text_of(place_.configuration());
     promise(line);
     const Result result = place_.holdfast({"status"});

@@ -93,7 +93,7 @@ class GameDay : public ::testing::Test {
     std::vector<std::string> rows;
     const json told = result.json();
     for (const json& each : told.at("rows")) {
-      if (each.at("outcome") == "failed") rows.push_back(each.at("row"));
+      if (each.at("outcome") == "failed") rows.push_back(each.at("name"));
     }
     return rows;
   }
