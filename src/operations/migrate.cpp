@@ -28,7 +28,8 @@ using repository::Migrations;
 
 void check_program(const std::string& name) {
   const auto runs = [](const base::fs::path& path) {
-    return base::fs::is_regular_file(path) && ::access(path.c_str(), X_OK) == 0;
+    std::error_code unseen;  // a directory of PATH that is not for us is passed over
+    return base::fs::is_regular_file(path, unseen) && ::access(path.c_str(), X_OK) == 0;
   };
   if (name.find('/') != std::string::npos) {
     if (runs(name)) return;
