@@ -159,7 +159,9 @@ class EnvironmentFileOnDisk : public ::testing::Test {
 TEST_F(EnvironmentFileOnDisk, keeps_mode_owner_links_and_the_previous_and_can_be_undone) {
   write("A=1\n", 0640);
   const bool root = ::geteuid() == 0;
-  if (root) ASSERT_EQ(::chown(file_.c_str(), 1234, 4321), 0);
+  if (root) {
+    ASSERT_EQ(::chown(file_.c_str(), 1234, 4321), 0);
+  }
   const base::fs::path link = directory_.path() / "link";
   base::fs::create_symlink("api.env", link);
   write_variable(link, "A", "new $value");
@@ -169,8 +171,9 @@ TEST_F(EnvironmentFileOnDisk, keeps_mode_owner_links_and_the_previous_and_can_be
   for (const auto& file : {file_, previous_}) {
     const auto status = base::status_of(file);
     EXPECT_EQ(status->st_mode & 07777U, 0640U);
-    if (root) EXPECT_EQ(status->st_uid, 1234U);
-    if (root) EXPECT_EQ(status->st_gid, 4321U);
+    if (!root) continue;
+    EXPECT_EQ(status->st_uid, 1234U);
+    EXPECT_EQ(status->st_gid, 4321U);
   }
   write_variable(link, "A", "new $value");
   EXPECT_EQ(text(previous_), "A=1\n") << "what is so already is not written";
