@@ -168,7 +168,7 @@ TEST_P(MigrateOnce, that_was_killed_is_in_the_journal_as_begun_and_the_next_one_
     eventually("the command runs", [&] { return fs::exists(ran()); });
     EXPECT_EQ(place_.holdfast({"migrate", "--", "true"}).status, status_of(Code::busy));
     migration.signal(SIGINT);  // is the command's, which ends in its own way
-    EXPECT_EQ(migration.wait(), 9) << text_of(log);
+    EXPECT_EQ(migration.wait_for(std::chrono::seconds(20)), 9) << text_of(log);
   }
   EXPECT_EQ(journal().at(0).at("status"), 9);
   fs::remove(ran());
@@ -177,7 +177,7 @@ TEST_P(MigrateOnce, that_was_killed_is_in_the_journal_as_begun_and_the_next_one_
     base::Child migration(command, log);
     eventually("the command runs", [&] { return fs::exists(ran()); });
     migration.signal(SIGKILL);
-    EXPECT_EQ(migration.wait(), 137);
+    EXPECT_EQ(migration.wait_for(std::chrono::seconds(20)), 137);
   }
   EXPECT_TRUE(journal().at(1).at("ended").is_null());
   eventually("the command goes on by itself", [&] { return fs::exists(ran().string() + ".end"); });
