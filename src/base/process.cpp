@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <thread>
@@ -157,6 +158,47 @@ int wait_for_pid(pid_t pid) {
   return status_from(raw);
 }
 
+std::atomic<pid_t> foreground{0};
+std::atomic<int> asked_to_stop{0};  ///< a signal that came before the program was there
+static_assert(std::atomic<pid_t>::is_always_lock_free, "a signal handler reads it");
+
+/// A key at the terminal (SI_KERNEL) reaches all of the foreground; passed on it would come twice.
+void pass_on(int number, siginfo_t* how, void*) {
+  if (how->si_code == SI_KERNEL) return;
+  const int before = errno;
+  const pid_t pid = foreground.load();
+  if (pid > 0) {
+    ::kill(pid, number);
+  } else {
+    asked_to_stop.store(number);
+  }
+  errno = before;
+}
+
+/// As long as it lives, signals that ask to stop go to the program in the foreground.
+class PassedOnSignals {
+ public:
+  PassedOnSignals() {
+    struct sigaction action {};
+    action.sa_sigaction = pass_on;
+    action.sa_flags = SA_SIGINFO | SA_RESTART;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      ::sigaction(numbers[i], &action, &before_[i]);
+    }
+  }
+  ~PassedOnSignals() {
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      ::sigaction(numbers[i], &before_[i], nullptr);
+    }
+  }
+  PassedOnSignals(const PassedOnSignals&) = delete;
+  PassedOnSignals& operator=(const PassedOnSignals&) = delete;
+
+ private:
+  static constexpr std::array<int, 4> numbers{SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+  std::array<struct sigaction, 4> before_{};
+};
+
 /// Takes what there is from a pipe; false once the other end is closed.
 bool drain(const Fd& from, std::string& into) {
   std::array<char, 65536> buffer;
@@ -258,6 +300,20 @@ Outcome run_into(const Command& command, int output) {
   exchange(in, nothing, err, {}, outcome);
   outcome.status = wait_for_pid(pid);
   return outcome;
+}
+
+int run_in_foreground(const Command& command, int output) {
+  asked_to_stop.store(0);
+  const PassedOnSignals passed_on;
+  const pid_t pid = start(command, STDIN_FILENO, output, STDERR_FILENO);
+  foreground.store(pid);
+  if (const int early = asked_to_stop.load(); early != 0) ::kill(pid, early);
+  // It stays there to be signalled until it is reaped: its number cannot be another's meanwhile.
+  siginfo_t ended{};
+  while (::waitid(P_PID, static_cast<id_t>(pid), &ended, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+  }
+  foreground.store(0);
+  return wait_for_pid(pid);
 }
 
 void become(const Command& command) {

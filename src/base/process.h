@@ -53,6 +53,12 @@ Outcome run_into(const Command& command, int output);
 /// Runs to the end; throws Error(io) with the last lines of stderr unless the status is 0.
 std::string run_checked(const Command& command);
 
+/// Runs to the end with our own stdin and stderr; stdout goes to `output`. Returns the exit status,
+/// or 128 + the signal that ended it. Meanwhile signals that ask to stop are the program's: those
+/// from the keyboard, which reach it anyway, are only survived; those that somebody sends to this
+/// process are passed on. If this process is killed, the program goes on. (One at a time.)
+int run_in_foreground(const Command& command, int output);
+
 /// Turns this process into another program. Returns only by throwing.
 [[noreturn]] void become(const Command& command);
 

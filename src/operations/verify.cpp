@@ -58,7 +58,18 @@ class SystemVerifier {
     count_orphans();
   }
 
+  BackupVerdict run_only(const BackupInfo& backup) {
+    only_ = backup;
+    find_packs_of(backup);
+    read_packs();
+    read_wal();
+    check_backup(backup);
+    return std::move(report_.backups.back());
+  }
+
  private:
+  void find_packs_of(const BackupInfo& backup);
+  bool is_needed(const std::string& wal_file) const;
   void read_packs();
   PackState read_pack(const PackId& id);
   void check_backup(const BackupInfo& backup);
@@ -81,7 +92,32 @@ class SystemVerifier {
   std::map<std::string, std::uint64_t> pack_sizes_;
   std::set<std::string> used_;  ///< names of objects that backups refer to
   base::Decompressor decompressor_;
+  std::optional<BackupInfo> only_;  ///< nothing that others need is read
+  std::set<PackId> wanted_;         ///< its packs
 };
+
+/// What cannot be read here is found, and said, when the backup is checked.
+void SystemVerifier::find_packs_of(const BackupInfo& backup) {
+  damage_of([&] {
+    for (const auto& shard : backups_.read_map(backup.id).shards) {
+      damage_of([&] {
+        for (const auto& use : backups_.read_shard_packs(shard.id, decompressor_)) {
+          wanted_.insert(use.pack);
+        }
+      });
+    }
+  });
+}
+
+bool SystemVerifier::is_needed(const std::string& wal_file) const {
+  if (!only_) return true;
+  const auto name = postgres::parse_wal_file_name(wal_file);
+  if (!name || name->kind != postgres::WalFileName::Kind::segment) return false;
+  const auto segment = name->segment(system_.coverage.segment_size());
+  const std::uint64_t bytes = system_.coverage.segment_size().bytes;
+  return segment && segment->number >= only_->start.value / bytes &&
+         segment->number <= only_->stop.value / bytes;
+}
 
 PackState SystemVerifier::read_pack(const PackId& id) {
   PackState state;
@@ -131,6 +167,7 @@ void SystemVerifier::read_packs() {
       report_.problems.push_back(fmt::format("\"{}\" is no pack", object.name));
       continue;
     }
+    if (only_ && !wanted_.contains(id)) continue;
     ids.push_back(id);
     total += object.size;
     pack_sizes_[object.name] = object.size;
@@ -243,6 +280,7 @@ void SystemVerifier::read_wal() {
   std::map<std::string, std::uint64_t> sizes;
   for (const std::string& timeline : system_.archive.timelines()) {
     for (const auto& file : system_.archive.files(timeline)) {
+      if (!is_needed(file.name)) continue;
       names.push_back(file.name);
       sizes[file.name] = file.stored_bytes;
       total += file.stored_bytes;
@@ -349,6 +387,19 @@ VerifyReport verify(const Site& site, unsigned workers, base::Progress& progress
     SystemVerifier(site, system, workers, progress, report).run();
   }
   return report;
+}
+
+BackupVerdict verify_backup(const Site& site, const repository::BackupId& backup, unsigned workers,
+                            base::Progress& progress) {
+  for (const SystemView& system : view_systems(site, read_catalog(site))) {
+    for (const BackupInfo& each : system.backups) {
+      if (each.id.text != backup.text) continue;
+      VerifyReport report;
+      return SystemVerifier(site, system, workers, progress, report).run_only(each);
+    }
+  }
+  throw Error(Code::not_found, fmt::format("cannot find backup {}", backup.text),
+              "`holdfast list` shows the backups");
 }
 
 }  // namespace holdfast::operations

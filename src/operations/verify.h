@@ -37,6 +37,11 @@ struct VerifyReport {
 /// Throws Error(not_found) if there is no backup at all: nothing verified is no success.
 VerifyReport verify(const Site& site, unsigned workers, base::Progress& progress);
 
+/// The same for one backup: reads back all that it needs, and the WAL that makes it consistent.
+/// Throws Error(not_found) if there is no such backup that can be read.
+BackupVerdict verify_backup(const Site& site, const repository::BackupId& backup, unsigned workers,
+                            base::Progress& progress);
+
 /// Writes map shards that are lost or corrupt again, from what the packs say of themselves. Returns
 /// how many. Sizes and owners of files are those that the packs noted.
 std::uint64_t rebuild_maps(const Site& site, base::Progress& progress);

@@ -110,6 +110,22 @@ TEST_F(FullDisk, wal_push_publishes_nothing_until_there_is_room_and_the_server_t
   place_.must({"verify"});
 }
 
+TEST_F(FullDisk, a_migration_is_not_started_without_room_for_its_way_back) {
+  const fs::path ran = place_.path("ran");
+  for (const std::uint64_t room : {0, 1 << 20}) {
+    leave_room(room);
+    const Result refused = place_.holdfast({"migrate", "--", "touch", ran.string()});
+    EXPECT_EQ(refused.status, status_of(Code::no_space)) << refused.errors;
+    EXPECT_NE(refused.errors.find("the command was not started"), std::string::npos);
+    EXPECT_FALSE(fs::exists(ran));
+  }
+  disk_.grow("64m");
+  let_archiver_go();
+  place_.must({"migrate", "--", "touch", ran.string()});
+  EXPECT_TRUE(fs::exists(ran));
+  EXPECT_EQ(place_.must({"migrate", "--list", "--json"}).json().at("migrations").size(), 1U);
+}
+
 TEST_F(FullDisk, a_restore_without_room_leaves_an_empty_directory_that_cannot_be_started) {
   place_.must({"backup"});
   const fs::path target = place_.path("restored");
