@@ -1,6 +1,6 @@
 // Secrets: sealed beside the backups by the distribution's age, and back where they are needed.
 
-#include <signal.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 
@@ -208,6 +208,10 @@ TEST_F(Sealing, is_seen_by_nobody_in_arguments_files_or_cores) {
   sh("chmod 755 bin/age");
   const std::vector<std::pair<std::string, std::string>> path = {
       {"PATH", place_.path("bin").string() + ":/usr/bin:/bin"}};
+  rlimit limit{};  // children may dump core, unless somebody forbids it
+  ::getrlimit(RLIMIT_CORE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_CORE, &limit);
   ASSERT_EQ(run({"seal"}, path).status, 0);
   const Result back =
       run({"restore", "--to", "compose-secrets", "--path", "back", "--identity", "safe.txt"}, path);
