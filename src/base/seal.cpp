@@ -115,12 +115,16 @@ std::array<std::uint8_t, 32> sha256(View bytes) {
   return digest;
 }
 
-std::array<std::uint8_t, 32> hmac_sha256(const Secret& key, View bytes) {
+std::array<std::uint8_t, 32> hmac_sha256(View key, View bytes) {
   std::array<std::uint8_t, 32> digest{};
   unsigned size = 0;
-  HMAC(EVP_sha256(), key.bytes().data(), static_cast<int>(key.bytes().size()), bytes.data(),
-       bytes.size(), digest.data(), &size);
+  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), bytes.data(), bytes.size(),
+       digest.data(), &size);
   return digest;
+}
+
+std::array<std::uint8_t, 32> hmac_sha256(const Secret& key, View bytes) {
+  return hmac_sha256(key.bytes(), bytes);
 }
 
 namespace {

@@ -40,6 +40,8 @@ Secret stretch(std::string_view passphrase, View salt, unsigned log_n);
 
 std::array<std::uint8_t, 32> sha256(View bytes);
 std::array<std::uint8_t, 32> hmac_sha256(const Secret& key, View bytes);
+/// The same with a key of any length, as protocols of others have them.
+std::array<std::uint8_t, 32> hmac_sha256(View key, View bytes);
 /// SHA-256 of bytes that come piece by piece.
 class Sha256 {
  public:

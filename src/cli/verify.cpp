@@ -42,6 +42,7 @@ json to_json(const operations::VerifyReport& report) {
           {"packs", report.packs},
           {"frames", report.frames},
           {"wal_files", report.wal_segments},
+          {"secret_bundles", report.secret_bundles},
           {"bytes_read", report.bytes},
           {"orphans", report.orphans},
           {"orphan_bytes", report.orphan_bytes}};
@@ -72,6 +73,10 @@ void print(const operations::VerifyReport& report) {
   std::cout << fmt::format("Read {}: {} packs with {} frames, {} WAL files\n",
                            base::size_text(report.bytes), report.packs, report.frames,
                            report.wal_segments);
+  if (report.secret_bundles > 0) {
+    std::cout << fmt::format("{} bundles of secrets were read, not opened\n",
+                             report.secret_bundles);
+  }
   if (report.orphans > 0) {
     std::cout << fmt::format(
         "{} objects ({}) belong to no backup: remains of one that was killed\n", report.orphans,

@@ -345,6 +345,9 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
     configuration.objectives = read_objectives(file, *objectives);
   }
   configuration.drill = read_drill(file, root.table("drill"));
+  if (const auto* secrets = root.table("secrets")) {
+    configuration.secrets = read_secrets(file, *secrets);
+  }
   for (const auto& [name, each] : root.named_tables("probe")) {
     configuration.probes.push_back(read_probe(file, name, *each));
   }

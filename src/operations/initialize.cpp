@@ -115,13 +115,21 @@ std::string make_kit(const Configuration& configuration, const repository::Repos
       "{}"
       "END\n"
       "  holdfast list\n"
-      "  holdfast restore /var/lib/postgresql/restored\n",
-      configuration.repository().url, repository.id(), repository::key_text(key), [&] {
+      "  holdfast restore /var/lib/postgresql/restored\n"
+      "\n"
+      "Secrets that were sealed (holdfast secrets) are not opened by this key, but by an identity "
+      "of\n"
+      "age, also without holdfast:\n"
+      "\n"
+      "  age --decrypt --identity KEYFILE clusters/{}/secrets/ID.age\n",
+      configuration.repository().url, repository.id(), repository::key_text(key),
+      [&] {
         RepositoryConfiguration with_kit = configuration.repository();
         with_kit.key = {};
         with_kit.key.key_file = "holdfast.key";
         return write_configuration(configuration.clusters.front(), with_kit);
-      }());
+      }(),
+      configuration.clusters.front().name);
 }
 
 /// As root: what is made here belongs to the user who owns the data directory, because the server

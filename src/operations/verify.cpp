@@ -10,6 +10,7 @@
 #include "base/workers.h"
 #include "postgres/wal_segment.h"
 #include "repository/pack.h"
+#include "repository/secret_bundles.h"
 
 namespace holdfast::operations {
 
@@ -367,6 +368,16 @@ void SystemVerifier::count_orphans() {
   }
 }
 
+/// That they are as they were written; they are sealed to people, so nothing here could open them.
+void check_secret_bundles(const Site& site, VerifyReport& report) {
+  const repository::SecretBundles bundles(site.repository, site.cluster.name);
+  for (const std::string& id : bundles.all()) {
+    const auto damage = damage_of([&] { report.bytes += bundles.sealed(id).size(); });
+    ++report.secret_bundles;
+    if (damage) report.problems.push_back(fmt::format("secrets {}: {}", id, *damage));
+  }
+}
+
 }  // namespace
 
 bool VerifyReport::ok() const {
@@ -386,6 +397,7 @@ VerifyReport verify(const Site& site, unsigned workers, base::Progress& progress
   for (const SystemView& system : view_systems(site, catalog)) {
     SystemVerifier(site, system, workers, progress, report).run();
   }
+  check_secret_bundles(site, report);
   return report;
 }
 

@@ -1,0 +1,103 @@
+#include "operations/secret_sources.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/process.h"
+#include "operations/environment_text.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+using base::fs::path;
+
+std::string content_of(const path& file) {
+  const auto bytes = base::read_file(file);
+  if (bytes) return std::string(base::text(*bytes));
+  throw Error(Code::not_found,
+              fmt::format("could not read \"{}\": there is no such file", file.string()),
+              "it is a source in [secrets]");
+}
+
+/// What it prints to stderr stays unseen: it may be the secret.
+std::string output_of(const std::string& name, const std::string& command) {
+  base::Command shell;
+  shell.argv = {"/bin/sh", "-c", command};
+  base::Outcome outcome = base::run(shell);
+  if (outcome.status != 0) {
+    throw Error(Code::io,
+                fmt::format("could not get secret {}: its command ended with status {}", name,
+                            outcome.status),
+                "run the command by hand; what it said is not shown, as it may hold the secret");
+  }
+  if (outcome.output.ends_with('\n')) outcome.output.pop_back();
+  if (outcome.output.empty()) {
+    base::fail(Code::io, "could not get secret {}: its command printed nothing", name);
+  }
+  return std::move(outcome.output);
+}
+
+void add(std::vector<Secret>& secrets, const std::string& name, std::string value,
+         const std::string& source, const path& from) {
+  const auto same = [&](const Secret& each) { return each.facts.name == name; };
+  if (const auto other = std::ranges::find_if(secrets, same); other != secrets.end()) {
+    throw Error(Code::conflict,
+                fmt::format("cannot tell which secret {} is meant: two sources have it", name),
+                "give one of them another name, or remove it from a source in [secrets]");
+  }
+  Secret secret;
+  secret.facts.name = name;
+  secret.facts.source = source;
+  secret.facts.from = from.string();
+  secret.value = std::move(value);
+  secrets.push_back(std::move(secret));
+}
+
+void tell_about(std::vector<Secret>& secrets, const Configuration& configuration) {
+  for (const SecretAbout& about : configuration.secrets.about) {
+    const auto same = [&](const Secret& each) { return each.facts.name == about.name; };
+    const auto found = std::ranges::find_if(secrets, same);
+    if (found == secrets.end()) {
+      throw Error(Code::configuration,
+                  fmt::format("{}: [secrets.about.{}] is about no secret",
+                              configuration.path.string(), about.name),
+                  "no source has one of that name");
+    }
+    found->facts.kind = about.kind;
+    found->facts.owner = about.owner;
+    found->facts.rotate = about.rotate;
+    found->facts.targets = about.targets;
+  }
+}
+
+}  // namespace
+
+std::vector<Secret> read_secret_sources(const Configuration& configuration) {
+  const SecretsConfiguration& sources = configuration.secrets;
+  if (!sources.has_sources()) {
+    throw Error(Code::configuration,
+                fmt::format("{}: [secrets] names no secrets", configuration.path.string()),
+                "add env_files, [secrets.files] or [secrets.commands]; "
+                "docs/security/secrets-management.md shows one");
+  }
+  std::vector<Secret> secrets;
+  for (const path& file : sources.env_files) {
+    for (auto& [name, value] : parse_environment(content_of(file), file.string())) {
+      add(secrets, name, std::move(value), "env_file", file);
+    }
+  }
+  for (const auto& [name, file] : sources.files) {
+    add(secrets, name, content_of(file), "file", file);
+  }
+  for (const auto& [name, command] : sources.commands) {
+    add(secrets, name, output_of(name, command), "command", {});
+  }
+  tell_about(secrets, configuration);
+  std::ranges::sort(secrets, {}, [](const Secret& each) { return each.facts.name; });
+  return secrets;
+}
+
+}  // namespace holdfast::operations
