@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/http.h"
-#include "harness.h"
+#include "harness/harness.h"
 #include "operations/environment_text.h"
 #include "repository/repository.h"
 
