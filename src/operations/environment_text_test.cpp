@@ -57,7 +57,7 @@ TEST(EnvironmentText, that_was_written_is_read_back_whatever_is_in_it) {
   Pairs variables;
   for (int i = 0; i < 5000; ++i) {
     std::string value;
-    for (unsigned length = random() % 12; length > 0; --length) {
+    for (auto length = random() % 12; length > 0; --length) {
       value += letters[random() % letters.size()];
     }
     variables.emplace_back("V" + std::to_string(i), value);
