@@ -71,7 +71,8 @@ void ProxiedConnection::on_connected() {
   ::getsockopt(server_.fd.get(), SOL_SOCKET, SO_ERROR, &error, &size);
   if (error != 0) {
     ++counters_.unconnected;
-    return close(false);
+    // Connected, and reset before anybody looked: that is passed on as well.
+    return close(error == ECONNRESET);
   }
   connected_ = true;
   advance();
