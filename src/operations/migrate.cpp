@@ -412,7 +412,7 @@ std::vector<Migration> list_migrations(const Site& site) {
       all.push_back(std::move(each));
     }
   }
-  std::ranges::stable_sort(all, {}, &Migration::id);
+  repository::sort_by_beginning(all);
   return all;
 }
 

@@ -19,6 +19,12 @@ constexpr std::string_view ended = "-ended";
 
 }  // namespace
 
+void sort_by_beginning(std::vector<Migration>& migrations) {
+  std::ranges::sort(migrations, {}, [](const Migration& each) {
+    return std::make_pair(each.begun, std::string_view(each.id));
+  });
+}
+
 Migrations::Migrations(const Repository& repository, ClusterPlace place)
     : repository_(repository), place_(std::move(place)) {}
 
@@ -101,7 +107,7 @@ std::vector<Migration> Migrations::all() const {
   for (const std::string& name : repository_.store().names(place_.directory() + "/migrations")) {
     if (!name.ends_with(ended)) found.push_back(read_migration(name));
   }
-  std::ranges::stable_sort(found, {}, &Migration::id);
+  sort_by_beginning(found);
   return found;
 }
 

@@ -36,6 +36,10 @@ struct Migration {
   std::optional<End> end;
 };
 
+/// The oldest first, those that cannot be read before all. By time: an id is only as fine as a
+/// second, and several migrations can begin within one.
+void sort_by_beginning(std::vector<Migration>& migrations);
+
 class Migrations {
  public:
   Migrations(const Repository& repository, ClusterPlace place);

@@ -57,6 +57,17 @@ TEST_P(MigrationsTest, one_without_an_end_is_known_as_such) {
   EXPECT_FALSE(found[0].end);
 }
 
+TEST_P(MigrationsTest, that_began_within_one_second_are_listed_as_they_began) {
+  Migration later = migration("2026-11-23-083000Z-0001");
+  later.begun += std::chrono::microseconds(1);
+  journal_.begin(later);
+  journal_.begin(migration());
+  const auto found = journal_.all();
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_EQ(found[0].id, id);
+  EXPECT_EQ(found[1].id, later.id);
+}
+
 TEST_P(MigrationsTest, an_end_is_written_once_and_belongs_to_one) {
   journal_.begin(migration());
   journal_.begin(migration("2026-11-24-083000Z-0000"));
