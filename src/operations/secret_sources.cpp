@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "base/process.h"
-#include "operations/environment_text.h"
+#include "service/environment_file.h"
 
 namespace holdfast::operations {
 
@@ -85,7 +85,7 @@ std::vector<Secret> read_secret_sources(const Configuration& configuration) {
   }
   std::vector<Secret> secrets;
   for (const path& file : sources.env_files) {
-    for (auto& [name, value] : parse_environment(content_of(file), file.string())) {
+    for (auto& [name, value] : service::environment_values(content_of(file), file.string())) {
       add(secrets, name, std::move(value), "env_file", file);
     }
   }

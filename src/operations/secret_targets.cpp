@@ -6,7 +6,7 @@
 #include <set>
 
 #include "base/error.h"
-#include "operations/environment_text.h"
+#include "service/environment_file.h"
 #include "service/secret_store.h"
 
 namespace holdfast::operations {
@@ -29,7 +29,9 @@ class EnvironmentFile : public SecretTarget {
     return std::nullopt;
   }
   void check(const Secret& secret) const override {
-    if (is_variable_name(secret.facts.name) && secret.value.find('\0') == std::string::npos) return;
+    if (service::is_variable_name(secret.facts.name) &&
+        secret.value.find('\0') == std::string::npos)
+      return;
     throw Error(
         Code::usage,
         fmt::format("cannot write {} to an environment file: it is no variable", secret.facts.name),
@@ -47,16 +49,16 @@ class EnvironmentFile : public SecretTarget {
     if (const auto before = base::read_file(file_); before && !before->empty()) {
       base::replace_file(file_.string() + ".previous", *before, 0600);
     }
-    EnvironmentVariables variables;
+    service::EnvironmentValues variables;
     for (const Secret& each : all) variables.emplace_back(each.facts.name, each.value);
-    base::replace_file(file_, base::view(write_environment(variables)), 0600);
+    base::replace_file(file_, base::view(service::environment_text(variables)), 0600);
   }
 
  private:
-  EnvironmentVariables variables() const {
+  service::EnvironmentValues variables() const {
     const auto bytes = base::read_file(file_);
     if (!bytes) return {};
-    return parse_environment(base::text(*bytes), file_.string());
+    return service::environment_values(base::text(*bytes), file_.string());
   }
   path file_;
 };

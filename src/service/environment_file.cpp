@@ -27,7 +27,7 @@ bool is_name(char c) {
 
 class Parser {
  public:
-  explicit Parser(std::string_view text) : text_(text) {
+  Parser(std::string_view text, std::string_view where) : text_(text), where_(where) {
     if (text_.starts_with("\xef\xbb\xbf")) at_ = 3;
   }
 
@@ -43,10 +43,13 @@ class Parser {
 
  private:
   [[noreturn]] void refuse(std::string_view why) const {
-    const auto line = 1 + std::count(text_.begin(), text_.begin() + std::ptrdiff_t(at_), '\n');
     throw Error(Code::configuration,
-                fmt::format("cannot understand line {} of the environment file: {}", line, why),
+                fmt::format("cannot understand line {} of {}: {}", line(), where_, why),
                 "docker compose could not read it either");
+  }
+  std::size_t line() const {
+    const auto end = text_.begin() + static_cast<std::ptrdiff_t>(at_);
+    return 1 + static_cast<std::size_t>(std::count(text_.begin(), end, '\n'));
   }
   bool over() const { return at_ == text_.size(); }
   char here() const { return text_[at_]; }
@@ -69,6 +72,7 @@ class Parser {
 
   EnvironmentVariable read_name() {
     EnvironmentVariable variable;
+    variable.line = line();
     constexpr std::string_view prefix = "export";
     if (text_.substr(at_).starts_with(prefix) && at_ + prefix.size() < text_.size() &&
         is_space(text_[at_ + prefix.size()])) {
@@ -94,7 +98,11 @@ class Parser {
     if (!over() && (here() == '\'' || here() == '"')) {
       const bool interpolated = here() == '"';
       std::string raw = read_quoted();
-      variable.value = interpolated ? expanded(with_escapes(raw)) : std::move(raw);
+      if (!interpolated) {
+        variable.value = std::move(raw);
+      } else if (has_only_known_escapes(raw)) {
+        variable.value = expanded(with_escapes(raw));
+      }
       variable.value_end = at_;
       return;
     }
@@ -131,6 +139,16 @@ class Parser {
     }
     at_ = begin;
     refuse("a quote has no end");
+  }
+
+  /// Numbers and control characters are not read alike by all versions of compose.
+  static bool has_only_known_escapes(std::string_view raw) {
+    for (std::size_t i = 0; i + 1 < raw.size(); ++i) {
+      if (raw[i] != '\\') continue;
+      ++i;
+      if (raw[i] == '0' || raw[i] == 'c') return false;
+    }
+    return true;
   }
 
   /// Of double quotes. "\$" becomes "$$", which the expansion knows.
@@ -200,6 +218,7 @@ class Parser {
   }
 
   std::string_view text_;
+  std::string_view where_;
   std::size_t at_ = 0;
   std::map<std::string, std::optional<std::string>> known_;
   std::vector<EnvironmentVariable> found_;
@@ -312,8 +331,42 @@ path previous_of(const path& file) {
 
 }  // namespace
 
-std::vector<EnvironmentVariable> parse_environment(std::string_view text) {
-  return Parser(text).parse();
+std::vector<EnvironmentVariable> parse_environment(std::string_view text, std::string_view where) {
+  return Parser(text, where).parse();
+}
+
+EnvironmentValues environment_values(std::string_view text, std::string_view where) {
+  EnvironmentValues values;
+  for (EnvironmentVariable& each : parse_environment(text, where)) {
+    if (!each.assigned) continue;
+    if (!each.value) {
+      throw Error(Code::configuration,
+                  fmt::format("cannot read line {} of {}: what its value is depends on other "
+                              "variables",
+                              each.line, where),
+                  "write the value in single quotes");
+    }
+    std::erase_if(values, [&](const auto& earlier) { return earlier.first == each.name; });
+    values.emplace_back(std::move(each.name), std::move(*each.value));
+  }
+  return values;
+}
+
+std::string environment_text(const EnvironmentValues& values) {
+  std::string text;
+  for (const auto& [name, value] : values) {
+    text += fmt::format("{}={}\n", name, in_quotes(value));
+  }
+  if (environment_values(text, "what was to be written") != values) {
+    throw Error(Code::internal, "internal error: variables would not be read back as written",
+                "nothing was written; please report this");
+  }
+  return text;
+}
+
+bool is_variable_name(std::string_view name) {
+  return !name.empty() && !(name.front() >= '0' && name.front() <= '9') &&
+         std::ranges::all_of(name, [](char c) { return is_name(c) && c != '.' && c != '-'; });
 }
 
 std::string with_variable(std::string_view text, const std::string& name,

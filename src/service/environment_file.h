@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/file.h"
@@ -30,10 +31,25 @@ struct EnvironmentVariable {
   std::size_t value_begin = 0;  ///< in the text, quotes included
   std::size_t value_end = 0;
   bool assigned = true;  ///< false: only its name is there
+  std::size_t line = 0;  ///< where it begins; counts from 1
 };
 
-/// All, in their order. Throws Error(configuration).
-std::vector<EnvironmentVariable> parse_environment(std::string_view text);
+/// All, in their order. Throws Error(configuration), which names `where` and the line.
+std::vector<EnvironmentVariable> parse_environment(std::string_view text,
+                                                   std::string_view where = "the environment file");
+
+using EnvironmentValues = std::vector<std::pair<std::string, std::string>>;
+
+/// What compose would give a container, in the order of the file; of several with one name the last
+/// one. Names alone are left out. Throws Error(configuration), without the value, for one that
+/// depends on where it is read.
+EnvironmentValues environment_values(std::string_view text, std::string_view where);
+
+/// A file that is read back as exactly these.
+std::string environment_text(const EnvironmentValues& values);
+
+/// Letters, digits and "_", no digit first: what a shell can name, too.
+bool is_variable_name(std::string_view name);
 
 /// The text with `name` set to `value`: where it is set last, else in a new line at the end. Throws
 /// Error(usage) for what no such file can hold (a byte 0, a name that is none).

@@ -1,7 +1,9 @@
 #include "service/environment_file.h"
 
 #include <gtest/gtest.h>
+
 #include <unistd.h>
+#include <random>
 
 #include "base/testing.h"
 
@@ -186,6 +188,40 @@ TEST_F(EnvironmentFileOnDisk, a_missing_file_is_not_made) {
   EXPECT_EQ(code_of([&] { write_variable(file_, "A", "x"); }), Code::not_found);
   EXPECT_EQ(code_of([&] { undo_write(file_); }), Code::not_found);
   EXPECT_FALSE(base::fs::exists(file_));
+}
+
+TEST(EnvironmentValues, are_those_that_count) {
+  EXPECT_EQ(environment_values(
+                "\xEF\xBB\xBF# comment\n\nexport A=1\r\n  B : 2\nFROM_THE_SHELL\nA=3\n", "a file"),
+            (EnvironmentValues{{"B", "2"}, {"A", "3"}}));
+}
+
+TEST(EnvironmentValues, that_depend_on_where_they_are_read_are_refused_without_saying_them) {
+  for (const std::string text : {"X=$CANARY", "X=\"${CANARY}\"", "X='CANARY", "X=\"CANARY",
+                                 "CANARY CANARY=1", "X=\"CANARY\\0101\""}) {
+    try {
+      environment_values("\n" + text, "a file");
+      ADD_FAILURE() << text;
+    } catch (const base::Error& error) {
+      EXPECT_EQ(error.code(), base::Code::configuration);
+      EXPECT_EQ(error.message().find("CANARY"), std::string::npos) << error.message();
+      EXPECT_NE(error.message().find("line 2 of a file"), std::string::npos) << error.message();
+    }
+  }
+}
+
+TEST(EnvironmentValues, that_were_written_are_read_back_whatever_is_in_them) {
+  const std::string letters = "ab $'\"\\\n\r\t#={}`!0\xC3\xA4";
+  std::mt19937 random(6);
+  EnvironmentValues values;
+  for (int i = 0; i < 500; ++i) {
+    std::string value;
+    for (auto length = random() % 12; length > 0; --length) {
+      value += letters[random() % letters.size()];
+    }
+    values.emplace_back("V" + std::to_string(i), value);
+  }
+  EXPECT_EQ(environment_values(environment_text(values), "a file"), values);
 }
 
 }  // namespace

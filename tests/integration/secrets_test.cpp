@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/http.h"
 #include "harness/harness.h"
-#include "operations/environment_text.h"
 #include "repository/repository.h"
+#include "service/environment_file.h"
 
 namespace holdfast::tests {
 namespace {
@@ -35,7 +35,7 @@ class Sealing : public ::testing::Test {
     on_call_ = make_identity("identity.txt");
     safe_ = make_identity("safe.txt");
     write("app.env",
-          operations::write_environment({{"DATABASE_URL", password}, {"TUNNEL_TOKEN", token}}));
+          service::environment_text({{"DATABASE_URL", password}, {"TUNNEL_TOKEN", token}}));
     write("tunnel.json", binary);
     configure(fmt::format("recipients = [\"{}\"]\noffline = [\"{}\"]\n", on_call_, safe_));
   }
