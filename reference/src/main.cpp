@@ -35,6 +35,22 @@ class NoVerifier : public auth::Verifier {
   }
 };
 
+/// Which cluster this is, and how far: after a recovery somebody must be able to prove that it is
+/// the restored one. It is no secret, and tells nothing of what is in it.
+std::string identity_of(database::Pool& pool) {
+  const database::Rows rows =
+      pool.session(std::chrono::seconds(1))
+          .run(
+              "SELECT json_build_object('system_identifier', system_identifier::text, 'timeline', "
+              "CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM "
+              "pg_control_checkpoint()) "
+              "ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int "
+              "END, "
+              "'lsn', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
+              "ELSE pg_current_wal_lsn() END)::text FROM pg_control_system()");
+  return std::string(rows.text(0, 0));
+}
+
 void register_state(http::Router& router, database::Pool& pool, cache::Cache& cache,
                     const Settings& settings) {
   const auto ok = [](std::string body) {
@@ -45,8 +61,9 @@ void register_state(http::Router& router, database::Pool& pool, cache::Cache& ca
   router.add_open("GET", "/health", [ok](http::Request&) { return ok(R"({"status":"ok"})"); });
   const bool asks = !settings.broken.ready_ignores_database;
   router.add_open("GET", "/ready", [&pool, &cache, ok, asks](http::Request&) {
-    if (asks) pool.session(std::chrono::seconds(1)).run("SELECT 1");
-    return ok(fmt::format(R"({{"status":"ready","cache":{}}})", cache.working()));
+    const std::string database = asks ? identity_of(pool) : "null";
+    return ok(
+        fmt::format(R"({{"status":"ready","cache":{},"database":{}}})", cache.working(), database));
   });
 }
 

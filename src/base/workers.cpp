@@ -19,6 +19,9 @@ namespace holdfast::base {
 namespace {
 
 std::atomic<int> signals{0};
+/// Of the steady clock, in its own unit; the greatest there is: no limit.
+constexpr auto no_limit = std::chrono::steady_clock::time_point::max();
+std::atomic<std::chrono::steady_clock::time_point> limit_end{no_limit};
 static_assert(std::atomic<int>::is_always_lock_free, "a signal handler writes it");
 
 void on_signal(int) {
@@ -76,7 +79,17 @@ void catch_interrupts() {
 }
 
 bool interrupted() {
-  return signals.load() > 0;
+  return signals.load() > 0 || std::chrono::steady_clock::now() >= limit_end.load();
+}
+
+TimeLimit::TimeLimit(std::chrono::microseconds limit) {
+  limit_end = std::chrono::steady_clock::now() + limit;
+}
+TimeLimit::~TimeLimit() {
+  limit_end = no_limit;
+}
+bool TimeLimit::is_over() const {
+  return signals.load() == 0 && std::chrono::steady_clock::now() >= limit_end.load();
 }
 
 void stop_if_interrupted() {

@@ -2,6 +2,7 @@
 
 // Doing one job with several threads, and stopping when asked.
 
+#include <chrono>
 #include <functional>
 #include <stop_token>
 
@@ -20,5 +21,16 @@ void catch_interrupts();
 bool interrupted();
 /// Throws Error(interrupted) if a signal came.
 void stop_if_interrupted();
+
+/// While it lives, what looks for signals is stopped as by one once the time is over. One at a
+/// time.
+class TimeLimit {
+ public:
+  explicit TimeLimit(std::chrono::microseconds limit);
+  ~TimeLimit();
+  TimeLimit(const TimeLimit&) = delete;
+  TimeLimit& operator=(const TimeLimit&) = delete;
+  bool is_over() const;
+};
 
 }  // namespace holdfast::base

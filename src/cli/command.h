@@ -86,6 +86,7 @@ void add_expire(CLI::App& app, Invocation& invocation);
 void add_pin(CLI::App& app, Invocation& invocation);  ///< and unpin
 void add_snapshot(CLI::App& app, Invocation& invocation);
 void add_migrate(CLI::App& app, Invocation& invocation);
+void add_recover(CLI::App& app, Invocation& invocation);
 void add_secrets(CLI::App& app, Invocation& invocation);
 
 /// Parses and runs; returns the exit status.

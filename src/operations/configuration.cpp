@@ -348,6 +348,7 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   if (const auto* secrets = root.table("secrets")) {
     configuration.secrets = read_secrets(file, *secrets);
   }
+  configuration.recover = read_recover(file, root.table("recover"));
   for (const auto& [name, each] : root.named_tables("probe")) {
     configuration.probes.push_back(read_probe(file, name, *each));
   }

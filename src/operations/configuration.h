@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/time.h"
 #include "operations/keep_rules.h"
+#include "operations/recover_settings.h"
 #include "operations/secrets_configuration.h"
 #include "repository/keys.h"
 #include "service/probe.h"
@@ -81,6 +82,7 @@ struct Configuration {
   WalConfiguration wal;
   DrillConfiguration drill;
   SecretsConfiguration secrets;
+  RecoverSettings recover;
   std::vector<service::ProbeSettings> probes;
   base::fs::path probe_history;  ///< [history] file
   /// Of several repositories those that answered: recovery asks these, and waits for no other.

@@ -7,10 +7,9 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "base/seal.h"
-#include "operations/heartbeat.h"
+#include "operations/closer_look.h"
 #include "operations/recovery_window.h"
 #include "operations/staging_api.h"
-#include "operations/witness_check.h"
 
 namespace holdfast::operations {
 
@@ -18,12 +17,7 @@ namespace {
 
 using base::Code;
 using base::Error;
-using std::chrono::milliseconds;
 using std::chrono::steady_clock;
-
-constexpr milliseconds checksum_budget(4000);
-constexpr milliseconds structure_budget(5000);
-constexpr milliseconds reading_budget(4000);
 
 /// Is it the surroundings' fault, so that nothing is said about the backup?
 bool is_environment(Code code, const std::vector<Code>& also) {
@@ -82,10 +76,8 @@ class DrillRun {
   void restore();
   void replay();
   void look();
-  void read_witnesses();
   void start_api();
   void measure();
-  void measure_rpo();
   void teardown();
   void conclude();
 
@@ -118,9 +110,7 @@ class DrillRun {
   std::optional<ScratchPlace> place_;
   std::optional<ScratchCluster> cluster_;
   TargetExpectation expected_;
-  std::optional<Witness> witness_;
-  std::optional<Witness> previous_;
-  std::string previous_name_;
+  Witnesses witnesses_;
 };
 
 /// Does and times one step, unless an earlier one stopped the drill. A failure is a finding: of the
@@ -220,27 +210,11 @@ void DrillRun::restore() {
   cluster_->bring_back(target_, request_.workers, progress_, request_.keep);
 }
 
-void DrillRun::read_witnesses() {
-  witness_ = witness_of(cluster_->map());
-  const Catalog catalog = read_catalog(site_);
-  const BackupInfo* before = nullptr;
-  for (const BackupInfo& each : catalog.backups) {
-    const bool is_before = each.place.system_id == plan_->backup.place.system_id &&
-                           each.stopped < plan_->backup.stopped;
-    if (is_before && (before == nullptr || each.stopped > before->stopped)) before = &each;
-  }
-  if (before == nullptr) return;
-  previous_ = witness_of(repository::Backups(site_.repository, before->place).read_map(before->id));
-  previous_name_ = "backup " + before->id.text;
-}
-
 void DrillRun::replay() {
-  read_witnesses();
+  witnesses_ = read_witnesses(site_, *plan_, cluster_->map());
   expected_ = expect_target(site_, *plan_);
   progress_.begin("replaying WAL", 0);
-  std::string superuser = "postgres";
-  if (witness_ && !witness_->superuser.empty()) superuser = witness_->superuser;
-  cluster_->start(superuser, request_.limit);
+  cluster_->start(witnesses_.superuser(), request_.limit);
   postgres::ScratchServer& server = cluster_->server();
   fact("replayed to", postgres::to_string(server.recovered().replayed));
   fact("new timeline", std::to_string(server.recovered().timeline.value));
@@ -252,74 +226,22 @@ void DrillRun::replay() {
 }
 
 void DrillRun::look() {
-  const auto budget = [&](milliseconds limit) -> Budget {
-    return request_.full ? Budget() : Budget(limit);
-  };
   add(check_target(expected_, cluster_->server().recovered()));
-  progress_.begin("comparing with the backup's witness", 0);
-  if (witness_) {
-    add(check_witness(site_, *cluster_, *witness_));
-  } else {
-    add("rows and tables of the backup's witness", CheckOutcome::not_run,
-        "the backup was taken without a witness");
+  const LookRequest how =
+      request_.full ? look_at_everything(request_.workers) : look_at_samples(request_.workers);
+  for (Checked& each : look_closely(site_, *cluster_, witnesses_, how, progress_)) {
+    add(std::move(each));
   }
-  CountedTables counted;
-  add(check_tables(*cluster_, budget(reading_budget), counted, progress_));
-  if (witness_) {
-    add(check_emptied(counted, {{previous_name_, previous_ ? &*previous_ : nullptr},
-                                {"the backup's own witness", &*witness_}}));
-  }
-  add(check_checksums(*cluster_, budget(checksum_budget), request_.workers, progress_));
-  if (configuration_.drill.amcheck) {
-    add(check_structures(*cluster_, budget(structure_budget), request_.workers, progress_));
-  } else {
-    add("tables and indexes (amcheck)", CheckOutcome::switched_off, "by [drill] amcheck = \"off\"");
-  }
-  for (const DrillAssertion& assertion : configuration_.drill.assertions) {
-    add(check_assertion(*cluster_, assertion));
-  }
-  measure_rpo();
+  Loss loss = measure_loss(configuration_, plan_->target, evidence_.at, *cluster_);
+  evidence_.rpo = loss.time;
+  evidence_.rpo_how = loss.how;
+  if (loss.check) add(*std::move(loss.check));
 }
 
 void DrillRun::start_api() {
   progress_.begin("starting the staging API", 0);
   add(check_staging_api(configuration_, cluster_->server().url(configuration_.drill.api_database),
                         place_->path() / "api.log"));
-}
-
-/// The moment that was to be brought back, less what came back.
-void DrillRun::measure_rpo() {
-  const RecoveryTarget& target = plan_->target;
-  std::optional<base::Timestamp> wanted;
-  if (target.kind == RecoveryTarget::Kind::latest) wanted = evidence_.at;
-  if (target.kind == RecoveryTarget::Kind::time) wanted = target.time;
-  if (!wanted) {
-    evidence_.rpo_how = "this target is no moment in time";
-    return;
-  }
-  if (!configuration_.drill.heartbeat.empty()) {
-    const HeartbeatTable table = parse_heartbeat(configuration_.drill.heartbeat);
-    try {
-      const auto beat = last_beat(cluster_->server().connection(), table);
-      if (!beat) throw Error(Code::not_found, "its table is empty");
-      evidence_.rpo = std::max(base::Microseconds(0), *wanted - *beat);
-      evidence_.rpo_how = "since the last heartbeat";
-      add("heartbeat", CheckOutcome::passed, "the last one is of " + base::to_string(*beat));
-    } catch (const Error& error) {
-      if (error.code() == Code::interrupted) throw;
-      add(Checked{{"heartbeat", CheckOutcome::failed, "there is none in the restored cluster"},
-                  {error.message()}});
-      evidence_.rpo_how = "there is no heartbeat";
-    }
-    return;
-  }
-  const auto& last = cluster_->server().recovered().last_commit;
-  if (!last) {
-    evidence_.rpo_how = "no commit was replayed";
-    return;
-  }
-  evidence_.rpo = std::max(base::Microseconds(0), *wanted - *last);
-  evidence_.rpo_how = "since the last commit; the cluster may have been idle";
 }
 
 void DrillRun::measure() {

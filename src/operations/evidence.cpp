@@ -341,6 +341,12 @@ const std::vector<std::string>& controls_of_gamedays() {
   return controls;
 }
 
+const std::vector<std::string>& controls_of_recoveries() {
+  static const std::vector<std::string> controls = {
+      "SOC 2 A1.2", "SOC 2 CC7.5", "ISO/IEC 27001:2022 A.5.29", "NIST 800-53 CP-10"};
+  return controls;
+}
+
 std::string host_name() {
   std::array<char, 256> name{};
   if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown host";

@@ -77,9 +77,10 @@ struct Evidence {
   std::vector<std::string> controls;                       ///< "SOC 2 A1.3"
 };
 
-/// What a drill, and what a game day evidences.
+/// What a drill, a game day and a recovery evidence.
 const std::vector<std::string>& controls_of_drills();
 const std::vector<std::string>& controls_of_gamedays();
+const std::vector<std::string>& controls_of_recoveries();
 
 /// Who did it: what was given, else the user of this process and its host.
 std::string operator_name(const std::string& given);

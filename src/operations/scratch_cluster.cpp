@@ -102,8 +102,19 @@ void ScratchPlace::clear(const std::vector<std::string>& spared) {
 }
 
 ScratchCluster::ScratchCluster(const Site& site, RestorePlan plan, Path place)
-    : site_(site), plan_(std::move(plan)), place_(std::move(place)) {
+    : site_(site),
+      plan_(std::move(plan)),
+      place_(std::move(place)),
+      data_directory_(place_ / "data") {
   map_ = repository::Backups(site.repository, plan_.backup.place).read_map(plan_.backup.id);
+}
+
+std::unique_ptr<ScratchCluster> ScratchCluster::on_restored(const Site& site, RestorePlan plan,
+                                                            Path data_directory, Path place) {
+  auto cluster = std::make_unique<ScratchCluster>(site, std::move(plan), std::move(place));
+  cluster->data_directory_ = std::move(data_directory);
+  cluster->stays_ = true;
+  return cluster;
 }
 
 void ScratchCluster::check_space() const {
@@ -150,11 +161,13 @@ void ScratchCluster::start(const std::string& superuser, std::chrono::seconds li
   options.place = place_;
   options.log = log();
   options.limit = limit;
+  options.durable = stays_;
   server_.emplace(data_directory(), options);
 }
 
 void ScratchCluster::stop() {
-  if (server_) server_->stop();
+  using Mode = postgres::Server::StopMode;
+  if (server_) server_->stop(stays_ ? Mode::fast : Mode::immediate);
   server_.reset();
   if (std::exchange(mounted_, false)) discard_mount(data_directory());
 }

@@ -4,7 +4,8 @@
 // something out of a backup.
 //
 // Everything of it is in one directory, the place: the data directory, its tablespaces, the
-// server's socket and log. Whoever makes it decides what stays.
+// server's socket and log. Whoever makes it decides what stays. A recovery looks in the same way at
+// a cluster that stays, before anybody else can reach it.
 
 #include <memory>
 #include <optional>
@@ -37,13 +38,18 @@ class ScratchPlace {
 class ScratchCluster {
  public:
   ScratchCluster(const Site& site, RestorePlan plan, base::fs::path place);
+  /// On files that are in `data_directory` already, and that stay: what its server writes is as
+  /// durable as a cluster's own. `place` gets the log.
+  static std::unique_ptr<ScratchCluster> on_restored(const Site& site, RestorePlan plan,
+                                                     base::fs::path data_directory,
+                                                     base::fs::path place);
   ~ScratchCluster();
   ScratchCluster(const ScratchCluster&) = delete;
   ScratchCluster& operator=(const ScratchCluster&) = delete;
 
   const RestorePlan& plan() const { return plan_; }
   const repository::BackupMap& map() const { return map_; }
-  base::fs::path data_directory() const { return place_ / "data"; }
+  const base::fs::path& data_directory() const { return data_directory_; }
   base::fs::path log() const { return place_ / "server.log"; }
   postgres::ScratchServer& server() { return *server_; }
 
@@ -64,6 +70,8 @@ class ScratchCluster {
   const Site& site_;
   RestorePlan plan_;
   base::fs::path place_;
+  base::fs::path data_directory_;
+  bool stays_ = false;
   repository::BackupMap map_;
   std::optional<postgres::ScratchServer> server_;
   bool mounted_ = false;

@@ -29,6 +29,7 @@ Libpq load_all() {
   library.find("PQisBusy", loaded.PQisBusy);
   library.find("PQnfields", loaded.PQnfields);
   library.find("PQntuples", loaded.PQntuples);
+  library.find("PQpingParams", loaded.PQpingParams);
   library.find("PQputCopyData", loaded.PQputCopyData);
   library.find("PQputCopyEnd", loaded.PQputCopyEnd);
   library.find("PQresultErrorField", loaded.PQresultErrorField);

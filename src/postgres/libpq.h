@@ -31,6 +31,7 @@ struct Libpq {
   decltype(&::PQisBusy) PQisBusy;
   decltype(&::PQnfields) PQnfields;
   decltype(&::PQntuples) PQntuples;
+  decltype(&::PQpingParams) PQpingParams;
   decltype(&::PQputCopyData) PQputCopyData;
   decltype(&::PQputCopyEnd) PQputCopyEnd;
   decltype(&::PQresultErrorField) PQresultErrorField;

@@ -55,7 +55,7 @@ std::string configured(const Installation& installation, const base::fs::path& d
   return outcome.output.substr(0, outcome.output.find('\n'));
 }
 
-Settings sandbox(int major) {
+Settings sandbox(int major, bool durable) {
   Settings settings = {
       {"archive_mode", "off"},
       {"primary_conninfo", ""},
@@ -81,10 +81,6 @@ Settings sandbox(int major) {
       {"log_error_verbosity", "terse"},  // nor have the details of errors
       {"lc_messages", "C"},
       {"huge_pages", "off"},
-      {"fsync", "off"},
-      {"full_page_writes", "off"},
-      {"synchronous_commit", "off"},
-      {"max_wal_size", "4GB"},
       // What the source's machine had, this one may lack.
       {"shared_buffers", "256MB"},
       {"maintenance_work_mem", "128MB"},
@@ -94,6 +90,12 @@ Settings sandbox(int major) {
       {"jit", "off"},
       {"idle_in_transaction_session_timeout", "0"},
   };
+  if (!durable) {
+    settings.insert(settings.end(), {{"fsync", "off"},
+                                     {"full_page_writes", "off"},
+                                     {"synchronous_commit", "off"},
+                                     {"max_wal_size", "4GB"}});
+  }
   if (major >= 17) {
     settings.emplace_back("event_triggers", "off");
     settings.emplace_back("sync_replication_slots", "off");
@@ -166,7 +168,7 @@ void ScratchServer::start(const ScratchOptions& options) {
   how.trust_socket = true;
   how.ends_with_us = true;
   for (;;) {
-    how.settings = sandbox(installation_.major);
+    how.settings = sandbox(installation_.major, options.durable);
     std::string list;
     for (const std::string& name : libraries_) {
       list += fmt::format("{}\"{}\"", list.empty() ? "" : ",", name);

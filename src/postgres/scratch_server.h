@@ -13,7 +13,7 @@
 // - settings outside of the data directory are read, at most, and nothing there is written;
 // - as root it runs as the owner of the data directory;
 // - it does not outlive us: not an exception, not kill -9. That rests on the thread that made it.
-// It is not durable (fsync is off): it is thrown away.
+// It is not durable (fsync is off), as it is thrown away, unless it is to stay.
 
 #include <chrono>
 #include <optional>
@@ -34,6 +34,7 @@ struct ScratchOptions {
   base::fs::path log;    ///< what the server says; stays when the server is gone
   /// For the whole of recovery. Beyond it: Error(unreachable), as nothing is proven by it.
   std::chrono::seconds limit = std::chrono::hours(4);
+  bool durable = false;
 };
 
 /// How far recovery came.

@@ -156,4 +156,11 @@ Session::BackupStop Session::stop_backup() {
   return {lsn_of(*rows[0][0]), text_of_hex(rows[0][1]), text_of_hex(rows[0][2])};
 }
 
+bool somebody_answers(const std::string& connection) {
+  const char* const names[] = {"dbname", "connect_timeout", nullptr};
+  const char* const values[] = {connection.c_str(), "5", nullptr};
+  const PGPing answer = libpq().PQpingParams(names, values, 1);
+  return answer == PQPING_OK || answer == PQPING_REJECT;
+}
+
 }  // namespace holdfast::postgres

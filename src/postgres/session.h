@@ -70,4 +70,8 @@ class Session {
   std::unique_ptr<Connection> connection_;
 };
 
+/// Does any server answer where this connection string leads, be it with a refusal? Waits for 5
+/// seconds at most for each address.
+bool somebody_answers(const std::string& connection);
+
 }  // namespace holdfast::postgres

@@ -1,0 +1,379 @@
+#include "operations/restored_cluster.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "operations/backup.h"
+#include "operations/doctor.h"
+#include "operations/instant_mount.h"
+#include "operations/old_cluster.h"
+#include "postgres/data_directory.h"
+#include "postgres/recovery_settings.h"
+#include "postgres/server.h"
+
+namespace holdfast::operations {
+
+namespace {
+
+using base::Code;
+using base::Error;
+using base::fs::path;
+
+void give_like(const path& file, const path& model) {
+  const auto status = base::status_of(model);
+  if (!base::running_as_root() || !status) return;
+  if (::chown(file.c_str(), status->st_uid, status->st_gid) != 0) {
+    base::fail_errno(fmt::format("give \"{}\" to its owner", file.string()), errno);
+  }
+}
+
+bool holds_nothing(const path& directory) {
+  const auto names = base::directory_names(directory);
+  return !names || names->empty();
+}
+
+std::chrono::seconds seconds_of(base::Microseconds limit) {
+  return std::chrono::ceil<std::chrono::seconds>(limit);
+}
+
+/// Where the timeline began on which the cluster is now.
+postgres::Lsn beginning_of(postgres::Timeline timeline, const path& data_directory) {
+  const path file = data_directory / "pg_wal" / postgres::history_file_name(timeline);
+  const postgres::TimelineHistory history(timeline, base::text(base::read_existing_file(file)));
+  if (history.switches().empty()) base::fail(Code::corrupt, "\"{}\" is empty", file.string());
+  return history.switches().back().at;
+}
+
+}  // namespace
+
+/// The first repository that can.
+template <typename Work>
+auto RestoredCluster::with_site(Work work) {
+  for (std::size_t i = 0;; ++i) {
+    const Configuration& each = context_.repositories.at(i);
+    try {
+      site_.emplace(open_site(each, context_.recovery().cluster));
+      return work(*site_);
+    } catch (const Error& error) {
+      const bool last = i + 1 == context_.repositories.size();
+      if (last || error.code() == Code::usage || error.code() == Code::interrupted) throw;
+      context_.progress.warn("{} (repository {})", error.message(), each.repository().name);
+    }
+  }
+}
+
+RestorePlan RestoredCluster::plan() const {
+  RestoredCluster here(context_);
+  return here.with_site(
+      [&](const Site& site) { return plan_restore(site, context_.recovery().request); });
+}
+
+StepResult RestoredCluster::choose() {
+  Recovery& recovery = context_.recovery();
+  const RestorePlan plan = this->plan();
+  recovery.backup = plan.backup.id.text;
+  recovery.system_id = plan.backup.place.system_id;
+  recovery.target = to_string(plan.target);
+  for (const std::string& note : plan.notes) context_.progress.warn("{}", note);
+  return {false, fmt::format("backup {} of {}, to {}", recovery.backup,
+                             base::to_string(plan.backup.stopped), recovery.target)};
+}
+
+StepResult RestoredCluster::restore() {
+  Recovery& recovery = context_.recovery();
+  RestoreOptions options;
+  options.directory = recovery.directory;
+  options.request = recovery.request;
+  options.request.backup = recovery.backup;
+  options.workers = context_.workers;
+  options.instant = recovery.instant;
+  const InstantPlace instant = instant_place(recovery.directory);
+  if (read_instant(instant)) {
+    // Of an earlier try; nobody has used it yet.
+    discard_instant(instant);
+  } else if (!holds_nothing(recovery.directory)) {
+    if (recovery.at(RecoveryStep::restore).tries < 2) {
+      throw Error(
+          Code::refused,
+          fmt::format("cannot restore into \"{}\": it is not empty", recovery.directory.string()),
+          "empty it, or name another one: [recover] directory");
+    }
+    options.delta = true;
+    options.instant = false;
+  }
+  if (recovery.tablespaces.empty()) {
+    // Where they were they may still be.
+    recovery.tablespaces = with_site([&](const Site& site) {
+      std::vector<std::string> places;
+      const RestorePlan plan = plan_restore(site, options.request);
+      const auto map =
+          repository::Backups(site.repository, plan.backup.place).read_map(plan.backup.id);
+      for (const repository::LinkedDirectory& link : map.links) {
+        if (holds_nothing(link.location)) continue;
+        const std::string oid = link.path.substr(link.path.rfind('/') + 1);
+        places.push_back(fmt::format("{}={}.tablespaces-{}/{}", oid, recovery.directory.string(),
+                                     recovery.id, oid));
+      }
+      return places;
+    });
+    context_.journal.save();
+  }
+  options.tablespaces = recovery.tablespaces;
+  const RestoreOutcome outcome =
+      restore_from_any(context_.repositories, recovery.cluster, options, context_.progress);
+  for (const std::string& note : outcome.notes) context_.progress.warn("{}", note);
+  std::string found =
+      fmt::format("{} in {} files {} {}", base::size_text(outcome.files.bytes), outcome.files.files,
+                  outcome.instant ? "are mounted at" : "are in", recovery.directory.string());
+  if (outcome.plan.target.kind == RecoveryTarget::Kind::latest) {
+    with_site([&](const Site& site) {
+      found += rescue_wal(site, outcome.plan);
+      return 0;
+    });
+  }
+  return {false, found};
+}
+
+/// A server in recovery reads its own pg_wal where the archive has nothing.
+std::string RestoredCluster::rescue_wal(const Site& site, const RestorePlan& plan) {
+  const Recovery& recovery = context_.recovery();
+  const path from = recovery.old_directory / "pg_wal";
+  if (recovery.old_directory.empty() || !base::status_of(from)) return {};
+  const repository::WalArchive archive(site.repository, plan.backup.place);
+  const path to = recovery.directory / "pg_wal";
+  std::size_t count = 0;
+  for (const std::string& name : base::directory_names(from).value_or(std::vector<std::string>{})) {
+    const auto parsed = postgres::parse_wal_file_name(name);
+    if (!parsed || parsed->kind != postgres::WalFileName::Kind::segment) continue;
+    const auto segment = parsed->segment(plan.backup.segment_size);
+    if (!segment || segment->timeline != plan.history.timeline()) continue;
+    if (postgres::end_of(*segment, plan.backup.segment_size) < plan.backup.stop) continue;
+    if (archive.has(name)) continue;
+    base::fs::copy_file(from / name, to / name, base::fs::copy_options::overwrite_existing);
+    give_like(to / name, recovery.directory);
+    ++count;
+  }
+  if (count == 0) return {};
+  base::sync_file_system(to);
+  return fmt::format("; {} WAL files that were not archived came from the old directory", count);
+}
+
+void RestoredCluster::run_closed() {
+  if (closed_) return;
+  const Recovery& recovery = context_.recovery();
+  const InstantPlace instant = instant_place(recovery.directory);
+  if (read_instant(instant) && !serving_process(instant)) start_mount_process(instant);
+  // After a death of ours it may still be ending.
+  stop_server(recovery.directory, std::chrono::minutes(1));
+  with_site([&](const Site& site) {
+    RestoreRequest request = recovery.request;
+    request.backup = recovery.backup;
+    closed_ = ScratchCluster::on_restored(site, plan_restore(site, request), recovery.directory,
+                                          context_.journal.directory());
+    witnesses_ = read_witnesses(site, closed_->plan(), closed_->map());
+    return 0;
+  });
+  context_.progress.begin("replaying WAL", 0);
+  closed_->start(witnesses_.superuser(),
+                 seconds_of(context_.settings().limit(RecoveryStep::replay)));
+}
+
+StepResult RestoredCluster::replay() {
+  run_closed();
+  Recovery& recovery = context_.recovery();
+  postgres::Recovered reached = closed_->server().recovered();
+  const postgres::Lsn begins = beginning_of(reached.timeline, recovery.directory);
+  // It had been promoted already: an earlier try died right behind that.
+  const bool again = reached.replayed.value == 0;
+  if (again) reached.replayed = begins;
+  const TargetExpectation expected = expect_target(*site_, closed_->plan());
+  Checked target = check_target(expected, reached);
+  recovery.checks = {target.check};
+  if (target.check.outcome == CheckOutcome::failed) {
+    throw Error(Code::check_failed, target.check.found,
+                "`holdfast recover --undo` goes back; then choose another target with --to");
+  }
+  recovery.timeline = reached.timeline.value;
+  recovery.lsn = postgres::to_string(begins);
+  Loss loss =
+      measure_loss(context_.configuration(), closed_->plan().target, recovery.begun, *closed_);
+  recovery.rpo = loss.time;
+  recovery.rpo_how = again && !loss.time ? "not measured: replay was interrupted" : loss.how;
+  if (loss.check) recovery.checks.push_back(loss.check->check);
+  return {false,
+          fmt::format("replayed to {}; timeline {} begins there", recovery.lsn, recovery.timeline)};
+}
+
+StepResult RestoredCluster::prove() {
+  run_closed();
+  Recovery& recovery = context_.recovery();
+  using std::chrono::milliseconds;
+  const LookRequest how{milliseconds(2000), milliseconds(2000), milliseconds(3000),
+                        context_.workers};
+  const std::size_t before = recovery.at(RecoveryStep::prove).tries > 1
+                                 ? std::min<std::size_t>(recovery.checks.size(), 1)
+                                 : recovery.checks.size();
+  recovery.checks.resize(before);
+  std::string failures;
+  std::size_t passed = 0;
+  for (Checked& each : look_closely(*site_, *closed_, witnesses_, how, context_.progress)) {
+    if (each.check.outcome == CheckOutcome::passed) ++passed;
+    if (each.check.outcome == CheckOutcome::failed) {
+      failures +=
+          fmt::format("{}{}: {}", failures.empty() ? "" : "; ", each.check.name, each.check.found);
+      for (const std::string& detail : each.details) context_.progress.warn("{}", detail);
+    }
+    recovery.checks.push_back(std::move(each.check));
+  }
+  if (!failures.empty()) {
+    throw Error(Code::check_failed, "the restored cluster is not what it should be: " + failures,
+                "nothing was opened. `holdfast recover --undo` goes back, then choose another "
+                "target with --to; to go on all the same: --resume --skip prove");
+  }
+  return {false, fmt::format("{} checks passed", passed)};
+}
+
+void RestoredCluster::close() {
+  if (closed_) closed_->stop();
+  closed_.reset();
+}
+
+void RestoredCluster::set_up_archiving() {
+  const path& directory = context_.recovery().directory;
+  const path file = directory / "postgresql.auto.conf";
+  const auto before = base::read_file(file);
+  const std::string edited = postgres::edit_settings(
+      before ? base::text(*before) : "", postgres::recovery_setting_names(),
+      {{"archive_mode", "on"},
+       {"archive_command", archive_command(context_.configuration(), context_.recovery().cluster)}},
+      fmt::format("Written by holdfast recover {}", context_.recovery().id));
+  if (before && base::text(*before) == edited) return;
+  // The owner must be right before the name is.
+  const path beside = directory / "postgresql.auto.conf.holdfast";
+  base::replace_file(beside, base::view(edited));
+  give_like(beside, directory);
+  base::fs::rename(beside, file);
+  base::sync_directory(directory);
+}
+
+std::string RestoredCluster::connection(const RecoveryContext& context) {
+  const std::string& own = context.settings().connection;
+  return own.empty() ? context.cluster().connection : own;
+}
+
+void RestoredCluster::start_server(const RecoveryContext& context, const path& directory,
+                                   base::Microseconds limit) {
+  if (server_process(directory)) return;
+  if (const auto line = context.settings().command(RecoveryStep::start)) {
+    return run_user_command(context, name_of(RecoveryStep::start), *line, limit);
+  }
+  const auto found = postgres::find_installation(postgres::major_version(directory));
+  const auto program = found ? found->program("pg_ctl") : std::nullopt;
+  if (!program) {
+    throw Error(
+        Code::not_found,
+        fmt::format("could not find pg_ctl of PostgreSQL {}", postgres::major_version(directory)),
+        "install it, or say how the server is started: [recover.command] start = \"...\"");
+  }
+  base::Command command;
+  command.argv = {program->string(),
+                  "-D",
+                  directory.string(),
+                  "-s",
+                  "-w",
+                  "-t",
+                  std::to_string(seconds_of(limit).count()),
+                  "-l",
+                  (directory / "holdfast-server.log").string(),
+                  "start"};
+  command.directory = "/";
+  if (base::running_as_root()) {
+    const auto owner = base::status_of(directory);
+    command.user = owner ? base::find_user(owner->st_uid) : std::nullopt;
+  }
+  const service::Deployment done = service::deploy(command, limit, {});
+  if (done.ok()) return;
+  throw Error(Code::postgres,
+              fmt::format("could not start the server in \"{}\": {}", directory.string(),
+                          done.output.substr(0, done.output.find('\n'))),
+              fmt::format("its log is {}", command.argv.at(8)));
+}
+
+StepResult RestoredCluster::open() {
+  close();
+  const Recovery& recovery = context_.recovery();
+  const base::Microseconds limit = context_.settings().limit(RecoveryStep::start);
+  if (!context_.cluster().data_directory.empty()) set_up_archiving();
+  start_server(context_, recovery.directory, limit);
+  std::string why = "it does not answer";
+  const bool open = await_step(limit, [&] {
+    try {
+      postgres::Session session(connection(context_));
+      const std::string system = postgres::to_string(session.system_id());
+      const std::string timeline =
+          session.value("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)");
+      why = fmt::format("system {} on timeline {} answers there", system,
+                        std::stoul(timeline, nullptr, 16));
+      return system == recovery.system_id && std::stoul(timeline, nullptr, 16) == recovery.timeline;
+    } catch (const Error& error) {
+      if (error.code() == Code::interrupted) throw;
+      why = error.message();
+      return false;
+    }
+  });
+  if (open)
+    return {false, fmt::format("it serves system {} on timeline {}", recovery.system_id,
+                               recovery.timeline)};
+  throw Error(Code::check_failed, fmt::format("the restored cluster cannot be reached: {}", why),
+              "[recover] connection says where it is, [recover.command] start how it is started");
+}
+
+/// With a cluster that is where it was restored to.
+std::vector<Configuration> RestoredCluster::following_configurations() const {
+  std::vector<Configuration> all = context_.repositories;
+  for (Configuration& each : all) {
+    for (ClusterConfiguration& cluster : each.clusters) {
+      if (cluster.name != context_.recovery().cluster) continue;
+      if (!cluster.data_directory.empty()) cluster.data_directory = context_.recovery().directory;
+      cluster.connection = connection(context_);
+    }
+  }
+  return all;
+}
+
+StepResult RestoredCluster::back_up() {
+  Recovery& recovery = context_.recovery();
+  const auto all = following_configurations();
+  std::string made;
+  std::optional<Error> failure;
+  for (const Configuration& each : all) {
+    try {
+      const Site site = open_site(each, recovery.cluster);
+      const Catalog catalog = read_catalog(site);
+      const bool there = std::ranges::any_of(catalog.backups, [&](const BackupInfo& backup) {
+        return backup.place.system_id == recovery.system_id &&
+               backup.timeline.value == recovery.timeline && backup.stopped > recovery.begun;
+      });
+      if (there) {
+        if (made.empty()) made = catalog.backups.back().id.text;
+        continue;
+      }
+      BackupRequest request;
+      request.label = "holdfast recover " + recovery.id;
+      request.workers = context_.workers;
+      const BackupInfo backup = take_backup(site, request, context_.progress);
+      if (made.empty()) made = backup.id.text;
+    } catch (const Error& error) {
+      if (error.code() == Code::interrupted) throw;
+      context_.progress.warn("repository {}: {}", each.repository().name, error.message());
+      failure = error;
+    }
+  }
+  if (made.empty() && failure) throw Error(*failure);
+  recovery.new_backup = made;
+  return {false, fmt::format("backup {} is on timeline {}", made, recovery.timeline)};
+}
+
+}  // namespace holdfast::operations
