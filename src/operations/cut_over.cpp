@@ -23,7 +23,8 @@ using base::fs::path;
 using nlohmann::json;
 using Step = RecoveryStep;
 
-const std::string to_go_on = "mend it, then `holdfast recover --resume`; --undo goes back";
+const std::string to_go_on =
+    "when it is mended, `holdfast recover --resume` goes on; `holdfast recover --undo` goes back";
 
 /// What an answer tells of the database: why it is not the restored one; empty if it is.
 std::string why_not_restored(const std::string& body, const Recovery& recovery) {

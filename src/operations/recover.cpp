@@ -20,7 +20,8 @@ using base::fs::path;
 using Step = RecoveryStep;
 using std::chrono::steady_clock;
 
-const std::string ways = "mend it, then `holdfast recover --resume`; `--undo` goes back";
+const std::string ways =
+    "When it is mended, `holdfast recover --resume` goes on; `holdfast recover --undo` goes back";
 
 bool only_when_full(Step step) {
   return step == Step::provision || step == Step::secrets || step == Step::files;
@@ -98,7 +99,13 @@ void RecoveryRun::take(StepRecord& record) {
     stop_clock();
     context_.journal.save();
     work_.show(record);
-    throw error.with_context(fmt::format("step {} failed", name_of(record.step))).with_hint(ways);
+    const std::string& own = error.hint();
+    const bool says_how = own.find("--undo") != std::string::npos;
+    throw Error(error.code(),
+                fmt::format("step {} failed: {}", name_of(record.step), error.message()),
+                own.empty() ? ways
+                : says_how  ? own
+                            : own + ". " + ways);
   };
   std::optional<base::TimeLimit> time(limit);
   try {
