@@ -181,12 +181,12 @@ void RestoredCluster::run_closed() {
 }
 
 StepResult RestoredCluster::replay() {
-  run_closed();
   Recovery& recovery = context_.recovery();
+  // Promotion removes it: then an earlier try died right behind that.
+  const bool again = !base::status_of(recovery.directory / "recovery.signal");
+  run_closed();
   postgres::Recovered reached = closed_->server().recovered();
   const postgres::Lsn begins = beginning_of(reached.timeline, recovery.directory);
-  // It had been promoted already: an earlier try died right behind that.
-  const bool again = reached.replayed.value == 0;
   if (again) reached.replayed = begins;
   const TargetExpectation expected = expect_target(*site_, closed_->plan());
   Checked target = check_target(expected, reached);

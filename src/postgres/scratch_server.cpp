@@ -192,7 +192,7 @@ void ScratchServer::ask_how_far() {
   Session session(connection());
   const Row row = session
                       .query(
-                          "SELECT coalesce(pg_last_wal_replay_lsn()::text, ''), "
+                          "SELECT coalesce(pg_last_wal_replay_lsn(), pg_current_wal_lsn()), "
                           "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8), "
                           "(extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint")
                       .at(0);

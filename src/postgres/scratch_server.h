@@ -39,7 +39,9 @@ struct ScratchOptions {
 
 /// How far recovery came.
 struct Recovered {
-  Lsn replayed;  ///< the end of the last record that was replayed
+  /// The end of the last record that was replayed. Of a cluster that needed no recovery: where it
+  /// is.
+  Lsn replayed;
   Timeline timeline;
   std::optional<base::Timestamp> last_commit;  ///< of those that were replayed
 };
