@@ -40,7 +40,7 @@ TEST(SecretBundles, exist_only_once_their_description_does) {
   EXPECT_EQ(test.objects->names_with("secrets/01").size(), 1U);
   EXPECT_EQ(bundles.all(), std::vector<std::string>{});
   EXPECT_EQ(bundles.unfinished(), std::vector<std::string>{"01"});
-  test.objects->set(test.objects->before, {});
+  test.objects->set(test.objects->before, [](std::string_view, const std::string&) {});
   bundles.put("02", sealed, {});
   EXPECT_EQ(bundles.unfinished(), std::vector<std::string>{"01"});
 }
