@@ -36,8 +36,8 @@ void SecretBundles::put(const std::string& id, base::View sealed, json document)
   const std::string name = object_name(id);
   if (!store.put(name, sealed)) base::fail(Code::internal, "\"{}\" exists already", name);
   checked(id, document);
-  if (!store.put(fmt::format("{}/{}{}", directory(), id, document_ending),
-                 base::view(sign(repository_, purpose, document)))) {
+  if (!put_signed(repository_, fmt::format("{}/{}{}", directory(), id, document_ending), purpose,
+                  document)) {
     base::fail(Code::internal, "what describes \"{}\" exists already", name);
   }
 }
@@ -65,13 +65,9 @@ std::vector<std::string> SecretBundles::unfinished() const {
 
 std::optional<json> SecretBundles::read(const std::string& id) const {
   const std::string name = fmt::format("{}/{}{}", directory(), id, document_ending);
-  const auto bytes = repository_.store().get(name);
-  if (!bytes) return std::nullopt;
-  auto document = read_signed(repository_, purpose, base::text(*bytes));
-  if (!document || document->value("bundle", "") != id ||
-      document->value("cluster", "") != cluster_) {
-    base::fail(Code::corrupt, "\"{}\" is not as it was written", name);
-  }
+  if (!repository_.store().stat(name)) return std::nullopt;
+  auto document = get_signed(repository_, name, purpose, {{"bundle", id}, {"cluster", cluster_}});
+  if (!document) base::fail(Code::corrupt, "\"{}\" is not as it was written", name);
   return document;
 }
 
