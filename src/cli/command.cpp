@@ -153,16 +153,15 @@ std::string exit_status_help(std::initializer_list<Code> codes) {
 
 CLI::App* add_command(CLI::App& parent, Invocation& invocation, const std::string& name,
                       const std::string& description, std::initializer_list<Code> codes,
-                      std::function<void()> run) {
+                      std::function<void()> run, SilenceIs silence) {
   CLI::App* command = parent.add_subcommand(name, description);
   command->add_flag("--json", invocation.json, "Print the result as JSON");
   command->add_option("--cluster", invocation.cluster, "Which cluster, if there are several")
       ->type_name("NAME");
   command->footer(exit_status_help(codes));
-  command->callback([name, run = std::move(run)] {
-    // These go on in a process of their own, and so must have one thread only.
-    if (name == "fetch" || name == "mount") return run();
-    const store::SilenceWatch watch(std::chrono::seconds(10), print_warning);
+  command->callback([silence, run = std::move(run)] {
+    std::optional<store::SilenceWatch> watch;
+    if (silence == SilenceIs::said) watch.emplace(std::chrono::seconds(10), print_warning);
     run();
   });
   return command;

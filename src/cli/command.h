@@ -28,10 +28,14 @@ struct Invocation {
 /// The EXIT STATUS section of a command's help: 0, and the given codes.
 std::string exit_status_help(std::initializer_list<base::Code> codes);
 
+/// Whether a command says that a repository does not answer. A thread watches for that; a command
+/// that goes on in a process of its own must have one thread only when it forks, and does without.
+enum class SilenceIs { said, unsaid };
+
 /// Adds a command, with --json and --cluster, that runs `run`.
 CLI::App* add_command(CLI::App& parent, Invocation& invocation, const std::string& name,
                       const std::string& description, std::initializer_list<base::Code> codes,
-                      std::function<void()> run);
+                      std::function<void()> run, SilenceIs silence = SilenceIs::said);
 
 /// --repository, which may be repeated.
 void add_repositories(CLI::App& command, Invocation& invocation);

@@ -27,9 +27,11 @@ struct Options {
 };
 
 /// What a person wants to know of it.
-std::string state_of(const Migration& migration) {
+std::string state_of(const operations::JournalEntry& entry) {
+  const Migration& migration = entry.migration;
   if (!migration.readable) return "unreadable";
-  if (!migration.end) return "begun, no end";
+  if (entry.runs) return "running";
+  if (!migration.end) return "cut off";
   return migration.end->status == 0 ? "succeeded"
                                     : fmt::format("failed: {}", migration.end->status);
 }
@@ -55,21 +57,25 @@ void list(Invocation& invocation, const operations::Configuration& configuration
   const auto all = operations::list_migrations(site);
   if (invocation.json) {
     json documents = json::array();
-    for (const Migration& each : all) documents.push_back(to_json(each));
+    for (const operations::JournalEntry& each : all) {
+      documents.push_back(to_json(each.migration));
+      documents.back()["state"] = state_of(each);
+    }
     return print_json(invocation, {{"migrations", documents}});
   }
   if (all.empty()) {
     std::cout << fmt::format("No migration of {} was begun by `holdfast migrate`.\n",
                              site.cluster.name);
   }
-  for (const Migration& each : all) {
-    std::cout << fmt::format("{}  {}\n", each.id, state_of(each));
+  for (const operations::JournalEntry& entry : all) {
+    const Migration& each = entry.migration;
+    std::cout << fmt::format("{}  {}\n", each.id, state_of(entry));
     if (!each.readable) continue;
     std::cout << fmt::format("  {} by {}, commit {}\n  backup {}, restore point {} at {}\n",
                              each.program, each.by, each.commit.empty() ? "unknown" : each.commit,
                              each.backup.text, each.restore_point, each.lsn);
-    if (!each.end) {
-      std::cout << "  It is running, or was cut off; the way back:\n  "
+    if (entry.was_cut_off()) {
+      std::cout << "  How it ended is not known; what it began may still run. The way back:\n  "
                 << operations::restore_command(configuration, invocation.cluster, each) << "\n";
     }
   }

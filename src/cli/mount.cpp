@@ -97,11 +97,12 @@ void settle(const Invocation& invocation, Options& options) {
 
 CLI::App* add_on_directory(CLI::App& app, Invocation& invocation, const std::string& name,
                            const std::string& description, const std::shared_ptr<Options>& options,
-                           void (*run)(const Invocation&, Options&)) {
+                           void (*run)(const Invocation&, Options&),
+                           SilenceIs silence = SilenceIs::said) {
   CLI::App* command = add_command(
       app, invocation, name, description,
       {Code::not_found, Code::refused, Code::busy, Code::key, Code::permission, Code::io},
-      [&invocation, options, run] { run(invocation, *options); });
+      [&invocation, options, run] { run(invocation, *options); }, silence);
   command->add_option("directory", options->directory, "The directory that was restored")
       ->type_name("DIR")
       ->required();
@@ -114,7 +115,7 @@ void add_mount(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
   CLI::App* command = add_on_directory(
       app, invocation, "mount", "Go on with an instant restore, after a reboot or a crash", options,
-      [](const Invocation& now, Options& asked) { mount(now, asked); });
+      [](const Invocation& now, Options& asked) { mount(now, asked); }, SilenceIs::unsaid);
   CLI::Option* status = command->add_flag("--status", options->status, "Only tell how far it is");
   CLI::Option* pause =
       command->add_flag("--pause", options->pause, "Bring nothing in the background for now");

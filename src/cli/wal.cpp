@@ -106,7 +106,7 @@ void add_wal(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<FetchOptions>();
   CLI::App* fetch_command = add_command(
       *wal, invocation, "fetch", "Fetch a WAL file: restore_command = 'holdfast wal fetch %f %p'",
-      {}, [&invocation, options] { fetch(invocation, *options); });
+      {}, [&invocation, options] { fetch(invocation, *options); }, SilenceIs::unsaid);
   add_repositories(*fetch_command, invocation);
   fetch_command->add_option("name", options->name, "What PostgreSQL puts for %f")
       ->required()

@@ -1,12 +1,9 @@
 #include "operations/backup.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -19,8 +16,8 @@
 #include "operations/set_back.h"
 #include "operations/source.h"
 #include "operations/sparse_packs.h"
+#include "operations/store_wal.h"
 #include "operations/stream_backup.h"
-#include "operations/wal_push.h"
 #include "operations/witness.h"
 #include "postgres/administration.h"
 #include "postgres/backup_label.h"
@@ -90,9 +87,7 @@ class Run {
   void end();
   void check_standby(const postgres::ControlFile& control);
   void store_wal();
-  void store_wal_file(const std::string& name);
-  bool is_complete(const std::string& name);
-  std::chrono::seconds patience() const;
+  NeededWal needed_wal() const;
   void write_map();
   void check_stored() const;
   void commit();
@@ -473,56 +468,12 @@ void Run::check_standby(const postgres::ControlFile& control) {
   info_.stop = std::max({info_.stop, control.min_recovery_point, session_.current_lsn()});
 }
 
-/// A standby's pg_wal holds segments that are still arriving, under their final names. A primary
-/// has ended the last one that its backup needs.
-bool Run::is_complete(const std::string& name) {
-  const auto parsed = postgres::parse_wal_file_name(name);
-  if (!source_.standby || parsed->kind != postgres::WalFileName::Kind::segment) return true;
+/// What it needs of the archive. A standby must wait until its primary has filled a segment.
+NeededWal Run::needed_wal() const {
   const postgres::SegmentSize size = info_.segment_size;
-  return postgres::end_of(parsed->segment(size).value(), size) <= session_.current_lsn();
-}
-
-/// How long WAL may take to come. A standby must wait until its primary has filled a segment.
-std::chrono::seconds Run::patience() const {
-  return std::chrono::seconds(source_.standby ? 600 : 60);
-}
-
-void Run::store_wal_file(const std::string& name) {
-  const base::fs::path file = site_.cluster.data_directory / "pg_wal" / name;
-  const auto give_up = std::chrono::steady_clock::now() + patience();
-  bool said = false;
-  for (;;) {
-    const bool complete = is_complete(name);
-    // What was archived already is compared: it may be of another life of the server.
-    if (archive_.has(name) && !(complete && base::status_of(file))) return;
-    if (!complete && !std::exchange(said, true)) {
-      progress_.warn("waiting up to {} s for the primary to end WAL segment {}", patience().count(),
-                     name);
-    }
-    if (complete && base::status_of(file)) {
-      try {
-        push_wal_of(archive_, source_.control.system_id, file, request_.workers);
-        return;
-      } catch (const Error&) {
-        // The server may have recycled it while we read; then somebody archived it before.
-        if (base::status_of(file)) throw;
-      }
-    }
-    base::stop_if_interrupted();
-    if (std::chrono::steady_clock::now() > give_up) {
-      throw Error(
-          Code::wal_missing,
-          fmt::format("could not store WAL file {}, which the backup needs: it is neither in "
-                      "pg_wal nor in the repository",
-                      name),
-          source_.standby
-              ? "run pg_switch_wal() on the primary, or let archive_timeout end segments there, "
-                "and run it again"
-              : "set archive_command (see `holdfast doctor`), so that WAL is kept until it is "
-                "archived, and run it again");
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  }
+  return {source_.control.system_id, postgres::segment_at(info_.timeline, info_.start, size),
+          postgres::segment_at(info_.timeline, {info_.stop.value - 1}, size), size,
+          std::chrono::seconds(source_.standby ? 600 : 60)};
 }
 
 void Run::store_wal() {
@@ -532,18 +483,13 @@ void Run::store_wal() {
     archive_.gaps().record({source_.control.timeline.value, break_->value, break_->value,
                             base::now(), "the storage of the server was set back"});
   }
-  const postgres::SegmentSize size = info_.segment_size;
-  const auto first = postgres::segment_at(info_.timeline, info_.start, size);
-  const auto last = postgres::segment_at(info_.timeline, {info_.stop.value - 1}, size);
   if (streamed_) {
-    const NeededWal wanted{source_.control.system_id, first, last, size, patience()};
     streamed_->wal().store(
-        archive_, wanted, request_.workers, [this] { base::stop_if_interrupted(); }, progress_);
-    return;
-  }
-  if (info_.timeline.value > 1) store_wal_file(postgres::history_file_name(info_.timeline));
-  for (postgres::Segment segment = first; segment <= last; ++segment.number) {
-    store_wal_file(postgres::file_name(segment, size));
+        archive_, needed_wal(), request_.workers, [] { base::stop_if_interrupted(); }, progress_);
+  } else {
+    operations::store_wal(archive_, needed_wal(),
+                          {site_.cluster.data_directory, session_, source_.standby},
+                          request_.workers, progress_);
   }
 }
 
@@ -582,19 +528,7 @@ void Run::check_stored() const {
     }
   }
   backups_.read_map(info_.id);
-  const auto last =
-      postgres::segment_at(info_.timeline, {info_.stop.value - 1}, info_.segment_size);
-  for (auto segment = postgres::segment_at(info_.timeline, info_.start, info_.segment_size);
-       segment <= last; ++segment.number) {
-    const std::string name = postgres::file_name(segment, info_.segment_size);
-    if (!archive_.has(name)) {
-      base::fail(Code::corrupt,
-                 "could not finish backup {}: WAL file {} is no longer in the repository",
-                 info_.id.text, name);
-    }
-  }
-  // Some of it others stored: an archiver that was killed, say.
-  archive_.settle();
+  check_wal_stored(archive_, needed_wal(), info_.id.text);
 }
 
 void Run::commit() {

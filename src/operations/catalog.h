@@ -23,6 +23,14 @@ struct DamagedFile {
   std::vector<std::uint64_t> first;  ///< the numbers of the first few
 };
 
+/// What went along with a backup of one [files.NAME] (files.h).
+struct TakenFiles {
+  std::string name;
+  std::uint64_t entries = 0;
+  std::uint64_t bytes = 0;
+  std::string note;  ///< why nothing was taken; empty: it was
+};
+
 struct BackupInfo {
   repository::BackupId id;
   repository::ClusterPlace place;
@@ -46,6 +54,7 @@ struct BackupInfo {
   std::uint64_t bytes = 0;         ///< of the cluster, without what is left out
   std::uint64_t stored_bytes = 0;  ///< that this backup added to the repository
   std::vector<DamagedFile> damaged;
+  std::vector<TakenFiles> taken_files;  ///< of one just taken; not in backup.json
 
   bool is_damaged() const { return !damaged.empty(); }
 };

@@ -144,6 +144,25 @@ service::ProbeSettings read_probe(const TomlFile& file, const std::string& name,
   return probe;
 }
 
+FilesConfiguration read_files(const TomlFile& file, const std::string& name,
+                              const toml::table& table) {
+  Section section(file, table, "files." + name);
+  if (!repository::is_cluster_name(name)) {
+    section.refuse(fmt::format("\"{}\" cannot be the name of files", name),
+                   "use letters, digits, \"-\" and \"_\"");
+  }
+  FilesConfiguration files;
+  files.name = name;
+  const base::fs::path path = (file.path.parent_path() / section.required("path"));
+  files.path = path.lexically_normal();
+  if (!files.path.has_filename()) files.path = files.path.parent_path();  // "/etc/service/"
+  if (files.path == files.path.root_path()) section.refuse("\"path\" cannot be all there is");
+  files.keep = section.duration("keep").value_or(files.keep);
+  if (files.keep <= base::Microseconds(0)) section.refuse("\"keep\" must be more than nothing");
+  section.refuse_other_keys();
+  return files;
+}
+
 /// Beside the evidence of drills unless it is said.
 base::fs::path read_history(const TomlFile& file, const toml::table* table,
                             const base::fs::path& evidence) {
@@ -351,6 +370,9 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   configuration.recover = read_recover(file, root.table("recover"));
   for (const auto& [name, each] : root.named_tables("probe")) {
     configuration.probes.push_back(read_probe(file, name, *each));
+  }
+  for (const auto& [name, each] : root.named_tables("files")) {
+    configuration.files.push_back(read_files(file, name, *each));
   }
   configuration.probe_history =
       read_history(file, root.table("history"), configuration.drill.evidence);

@@ -73,6 +73,13 @@ struct WalConfiguration {
   std::uint32_t copies = 1;
 };
 
+/// [files.NAME]: what goes along with each backup (files.h).
+struct FilesConfiguration {
+  std::string name;
+  base::fs::path path;  ///< absolute
+  base::Microseconds keep = std::chrono::days(7);
+};
+
 struct Configuration {
   base::fs::path path;  ///< absolute
   std::vector<ClusterConfiguration> clusters;
@@ -84,6 +91,7 @@ struct Configuration {
   SecretsConfiguration secrets;
   RecoverSettings recover;
   std::vector<service::ProbeSettings> probes;
+  std::vector<FilesConfiguration> files;
   base::fs::path probe_history;  ///< [history] file
   /// Of several repositories those that answered: recovery asks these, and waits for no other.
   std::vector<std::string> reachable;

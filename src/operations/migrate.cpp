@@ -119,10 +119,19 @@ class Way {
   const Site& site() const { return site_; }
   const Migration& migration() const { return migration_; }
 
-  /// A migration before this one that has no end was cut off: this one has the lease.
+  /// A migration before this one that has no end was cut off: this one has the lease. Once one
+  /// behind it came to its end, whoever ran that was told.
   void warn_of_cut_off(base::Progress& progress) const {
-    for (const Migration& each : Migrations(site_.repository, place_).all()) {
-      if (!each.readable || each.end) continue;
+    std::vector<Migration> open;
+    for (Migration& each : Migrations(site_.repository, place_).all()) {
+      if (!each.readable) continue;
+      if (each.end) {
+        open.clear();
+      } else {
+        open.push_back(std::move(each));
+      }
+    }
+    for (const Migration& each : open) {
       progress.warn(
           "migration {} was begun and has no end: it was cut off. Its way back: "
           "`holdfast restore DIR --to name:{}`",
@@ -405,15 +414,26 @@ std::string restore_command(const Configuration& configuration, const std::strin
   return line;
 }
 
-std::vector<Migration> list_migrations(const Site& site) {
+std::vector<JournalEntry> list_migrations(const Site& site) {
   std::vector<Migration> all;
+  std::vector<std::string> running;
   for (const std::string& system : site.repository.systems(site.cluster.name)) {
-    for (Migration& each : Migrations(site.repository, {site.cluster.name, system}).all()) {
+    const repository::ClusterPlace place{site.cluster.name, system};
+    // Before the journal is read: one that ends meanwhile has its end in it.
+    const auto held = repository::held_since(site.repository, place, "migration");
+    for (Migration& each : Migrations(site.repository, place).all()) {
+      // Who holds the lease began his after he took it, and may be about to begin it.
+      if (held && !each.end && each.begun >= *held) running.push_back(each.id);
       all.push_back(std::move(each));
     }
   }
   repository::sort_by_beginning(all);
-  return all;
+  std::vector<JournalEntry> entries;
+  for (Migration& each : all) {
+    const bool runs = std::ranges::find(running, each.id) != running.end();
+    entries.push_back({std::move(each), runs});
+  }
+  return entries;
 }
 
 }  // namespace holdfast::operations

@@ -71,8 +71,16 @@ class Migrating {
   std::unique_ptr<Run> run_;
 };
 
+/// One that has no end either runs, as the lease on migrations tells, or was cut off.
+struct JournalEntry {
+  repository::Migration migration;
+  bool runs = false;
+
+  bool was_cut_off() const { return migration.readable && !migration.end && !runs; }
+};
+
 /// The journal of a cluster in one repository, the oldest first.
-std::vector<repository::Migration> list_migrations(const Site& site);
+std::vector<JournalEntry> list_migrations(const Site& site);
 
 /// The line that restores to a migration's restore point.
 std::string restore_command(const Configuration& configuration, const std::string& cluster,

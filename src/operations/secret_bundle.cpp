@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "base/seal.h"
+#include "service/secret_store.h"
 
 namespace holdfast::operations {
 
@@ -21,16 +22,6 @@ constexpr std::string_view format_name = "holdfast-secrets-1";
 std::string fingerprint(base::View key, const Secret& secret) {
   const std::string text = secret.facts.name + '\0' + secret.value;
   return base::to_hex(base::hmac_sha256(key, base::view(text)));
-}
-
-/// JSON has text only; what is none is spelt out.
-bool is_text(const std::string& value) {
-  try {
-    static_cast<void>(json(value).dump());
-    return true;
-  } catch (const json::exception&) {
-    return false;
-  }
 }
 
 base::Outcome run_age(base::Command command) {
@@ -93,7 +84,7 @@ std::string write_bundle(const SecretBundle& bundle) {
   for (const Secret& each : bundle.secrets) {
     json facts = to_json(each.facts);
     facts["fingerprint"] = fingerprint(key.bytes(), each);
-    const bool text = is_text(each.value);
+    const bool text = service::is_text(each.value);
     facts["encoding"] = text ? "text" : "hex";
     values[each.facts.name] = text ? each.value : base::to_hex(base::view(each.value));
     secrets.push_back(std::move(facts));

@@ -371,6 +371,12 @@ void SystemVerifier::count_orphans() {
 /// That they are as they were written; they are sealed to people, so nothing here could open them.
 void check_secret_bundles(const Site& site, VerifyReport& report) {
   const repository::SecretBundles bundles(site.repository, site.cluster.name);
+  for (const std::string& id : bundles.unfinished()) {
+    report.problems.push_back(
+        fmt::format("secrets {}: nothing describes this bundle, so it is none: `secrets seal` was "
+                    "cut off, or runs just now",
+                    id));
+  }
   for (const std::string& id : bundles.all()) {
     const auto damage = damage_of([&] { report.bytes += bundles.sealed(id).size(); });
     ++report.secret_bundles;

@@ -34,7 +34,8 @@ enum class Kind : std::uint8_t {
   map_shard = 2,
   backup_map = 3,
   wal_file = 4,
-  wal_slice = 5
+  wal_slice = 5,
+  file_set = 6
 };
 
 /// No frame holds more than this before compression.

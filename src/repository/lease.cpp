@@ -101,6 +101,10 @@ struct State {
   base::Timestamp expires{};
   bool released = false;
   bool changing = false;  ///< objects went while we read: somebody is at work
+
+  bool is_over(std::chrono::seconds term) const {
+    return released || (!changing && (base::now() > expires + term || is_known_dead(holder)));
+  }
 };
 
 std::uint64_t number_of(const std::string& name) {
@@ -110,6 +114,12 @@ std::uint64_t number_of(const std::string& name) {
     number = number * 10 + static_cast<std::uint64_t>(c - '0');
   }
   return number;
+}
+
+std::uint64_t highest_of(const std::vector<std::string>& names) {
+  std::uint64_t highest = 0;
+  for (const std::string& each : names) highest = std::max(highest, number_of(each));
+  return highest;
 }
 
 void read_object(base::View bytes, bool names_holder, State& state) {
@@ -182,14 +192,10 @@ std::string Lease::name(std::string_view suffix) const {
 void Lease::acquire() {
   store::ObjectStore& store = repository_.store();
   const std::vector<std::string> names = store.names(directory_);
-  std::uint64_t highest = 0;
-  for (const std::string& each : names) highest = std::max(highest, number_of(each));
+  const std::uint64_t highest = highest_of(names);
   if (highest > 0) {
     const State state = read_state(store, directory_, names, highest);
-    const bool over =
-        state.released ||
-        (!state.changing && (base::now() > state.expires + term_ || is_known_dead(state.holder)));
-    if (!over) {
+    if (!state.is_over(term_)) {
       throw Error(
           Code::busy,
           fmt::format("could not begin: another {} of cluster {} is running (process {} on {} "
@@ -273,6 +279,20 @@ void Lease::check() const {
                             "could not be renewed in time",
                             work_),
                 "run it again");
+  }
+}
+
+std::optional<base::Timestamp> held_since(const Repository& repository, const ClusterPlace& place,
+                                          const std::string& work, std::chrono::seconds term) {
+  store::ObjectStore& store = repository.store();
+  const std::string directory = place.directory() + "/leases/" + work;
+  for (;;) {
+    const std::vector<std::string> names = store.names(directory);
+    if (names.empty()) return std::nullopt;
+    const State state = read_state(store, directory, names, highest_of(names));
+    if (state.is_over(term)) return std::nullopt;
+    // A renewal takes the place of the one before; what remains is who took it.
+    if (!state.holder.taken.empty()) return base::from_iso(state.holder.taken);
   }
 }
 

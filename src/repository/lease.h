@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -54,5 +55,11 @@ class Lease {
   std::atomic<bool> lost_{false};
   std::jthread renewer_;
 };
+
+/// When the lease on `work` was taken, by its holder's clock; nullopt if nobody has it. By the same
+/// judgement as that of who would take it, but nothing is taken.
+std::optional<base::Timestamp> held_since(const Repository& repository, const ClusterPlace& place,
+                                          const std::string& work,
+                                          std::chrono::seconds term = std::chrono::seconds(60));
 
 }  // namespace holdfast::repository

@@ -133,6 +133,24 @@ TEST_F(LeaseTest, is_won_by_one_of_many_racers_LC1) {
   }
 }
 
+TEST_F(LeaseTest, tells_since_when_it_is_held_and_stays_as_it_was) {
+  testing::TestRepository test(false);
+  EXPECT_EQ(held_since(test.repository, place, "backup"), std::nullopt);
+  const base::Timestamp before = base::now();
+  {
+    const Lease lease(test.repository, place, "backup");
+    const auto objects = test.objects->all;
+    const auto since = held_since(test.repository, place, "backup");
+    ASSERT_TRUE(since);
+    EXPECT_GE(*since, before);
+    EXPECT_LE(*since, base::now());
+    EXPECT_EQ(held_since(test.repository, place, "migration"), std::nullopt);
+    EXPECT_EQ(test.objects->all, objects);
+    lease.check();
+  }
+  EXPECT_EQ(held_since(test.repository, place, "backup"), std::nullopt) << "it was released";
+}
+
 TEST_F(LeaseTest, of_a_holder_that_was_killed_is_taken_over_at_once) {
   const base::TemporaryDirectory files("lease");
   const auto open_store = [&] { return std::make_unique<store::DirectoryStore>(files.path()); };
@@ -151,8 +169,10 @@ TEST_F(LeaseTest, of_a_holder_that_was_killed_is_taken_over_at_once) {
     ASSERT_EQ(::read(ends[0], &byte, 1), 1);
     const Repository repository = Repository::open(open_store(), {});
     EXPECT_EQ(code_of([&] { const Lease early(repository, place, "backup"); }), Code::busy);
+    EXPECT_NE(held_since(repository, place, "backup"), std::nullopt);
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
+    EXPECT_EQ(held_since(repository, place, "backup"), std::nullopt);
     if (crash == 3) {
       EXPECT_EQ(Lease(repository, place, "backup").number(), 4U);
     }

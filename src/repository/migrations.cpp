@@ -32,46 +32,33 @@ std::string Migrations::name_of(const std::string& id) const {
   return fmt::format("{}/migrations/{}", place_.directory(), id);
 }
 
+json Migrations::identity(const std::string& id) const {
+  return {{"migration", id}, {"cluster", place_.cluster}, {"system_id", place_.system_id}};
+}
+
 void Migrations::begin(const Migration& migration) const {
-  const json document = {{"migration", migration.id},
-                         {"cluster", place_.cluster},
-                         {"system_id", place_.system_id},
-                         {"begun", base::to_iso(migration.begun)},
-                         {"backup", migration.backup.text},
-                         {"restore_point", migration.restore_point},
-                         {"lsn", migration.lsn},
-                         {"timeline", migration.timeline},
-                         {"commit", migration.commit},
-                         {"program", migration.program},
-                         {"by", migration.by}};
+  json document = identity(migration.id);
+  document.update({{"begun", base::to_iso(migration.begun)},
+                   {"backup", migration.backup.text},
+                   {"restore_point", migration.restore_point},
+                   {"lsn", migration.lsn},
+                   {"timeline", migration.timeline},
+                   {"commit", migration.commit},
+                   {"program", migration.program},
+                   {"by", migration.by}});
   const std::string name = name_of(migration.id);
-  if (!repository_.store().put(name, base::view(sign(repository_, begin_purpose, document)))) {
+  if (!put_signed(repository_, name, begin_purpose, document)) {
     base::fail(Code::conflict, "migration \"{}\" exists already", name);
   }
 }
 
 void Migrations::end(const Migration& migration, const Migration::End& end) const {
-  const json document = {{"migration", migration.id},
-                         {"cluster", place_.cluster},
-                         {"system_id", place_.system_id},
-                         {"ended", base::to_iso(end.at)},
-                         {"status", end.status}};
+  json document = identity(migration.id);
+  document.update({{"ended", base::to_iso(end.at)}, {"status", end.status}});
   const std::string name = name_of(migration.id) + std::string(ended);
-  if (!repository_.store().put(name, base::view(sign(repository_, end_purpose, document)))) {
+  if (!put_signed(repository_, name, end_purpose, document)) {
     base::fail(Code::conflict, "the end of migration \"{}\" is there already", name);
   }
-}
-
-/// nullopt if it is not there, or not what it should be.
-std::optional<json> Migrations::read(const std::string& object, std::string_view purpose) const {
-  const auto bytes = repository_.store().get(object);
-  if (!bytes) return std::nullopt;
-  auto document = read_signed(repository_, purpose, base::text(*bytes));
-  if (!document || document->value("cluster", "") != place_.cluster ||
-      document->value("system_id", "") != place_.system_id) {
-    return std::nullopt;
-  }
-  return document;
 }
 
 Migration Migrations::read_migration(const std::string& id) const {
@@ -79,8 +66,8 @@ Migration Migrations::read_migration(const std::string& id) const {
   found.id = id;
   found.readable = false;
   try {
-    const auto begun = read(name_of(id), begin_purpose);
-    if (!begun || begun->value("migration", "") != id) return found;
+    const auto begun = get_signed(repository_, name_of(id), begin_purpose, identity(id));
+    if (!begun) return found;
     found.begun = base::from_iso(begun->at("begun").get<std::string>());
     found.backup = {begun->at("backup").get<std::string>()};
     begun->at("restore_point").get_to(found.restore_point);
@@ -90,8 +77,9 @@ Migration Migrations::read_migration(const std::string& id) const {
     begun->at("program").get_to(found.program);
     begun->at("by").get_to(found.by);
     found.readable = true;
-    const auto end = read(name_of(id) + std::string(ended), end_purpose);
-    if (end && end->value("migration", "") == id) {
+    const auto end =
+        get_signed(repository_, name_of(id) + std::string(ended), end_purpose, identity(id));
+    if (end) {
       found.end = {base::from_iso(end->at("ended").get<std::string>()),
                    end->at("status").get<int>()};
     }

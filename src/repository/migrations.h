@@ -52,7 +52,8 @@ class Migrations {
 
  private:
   std::string name_of(const std::string& id) const;
-  std::optional<nlohmann::json> read(const std::string& object, std::string_view purpose) const;
+  /// What both documents of a migration say of whose and which it is.
+  nlohmann::json identity(const std::string& id) const;
   Migration read_migration(const std::string& id) const;
 
   const Repository& repository_;

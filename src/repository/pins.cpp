@@ -29,45 +29,32 @@ std::string Pins::directory(const BackupId& backup) const {
 Pin Pins::add(const BackupId& backup, base::Timestamp now, base::Timestamp until,
               const std::string& reason) const {
   const Pin pin{backup, to_string(new_object_id()), true, now, until, reason};
-  const json document = {
-      {"backup", backup.text}, {"cluster", place_.cluster}, {"system_id", place_.system_id},
-      {"pin", pin.id},         {"made", base::to_iso(now)}, {"until", base::to_iso(until)},
-      {"reason", reason}};
+  json document = identity(backup, pin.id);
+  document.update(
+      {{"made", base::to_iso(now)}, {"until", base::to_iso(until)}, {"reason", reason}});
   const std::string name = directory(backup) + "/" + pin.id;
-  if (!repository_.store().put(name, base::view(sign(repository_, pin_purpose, document)))) {
+  if (!put_signed(repository_, name, pin_purpose, document)) {
     base::fail(Code::internal, "pin \"{}\" exists already", name);
   }
   return pin;
 }
 
 void Pins::release(const Pin& pin, base::Timestamp now) const {
-  const json document = {{"backup", pin.backup.text},
-                         {"cluster", place_.cluster},
-                         {"system_id", place_.system_id},
-                         {"pin", pin.id},
-                         {"released", base::to_iso(now)}};
+  json document = identity(pin.backup, pin.id);
+  document["released"] = base::to_iso(now);
   const std::string name = fmt::format("{}/{}{}", directory(pin.backup), pin.id, released);
-  if (repository_.store().put(name, base::view(sign(repository_, release_purpose, document)))) {
-    return;
-  }
-  if (!read(pin.backup, pin.id + std::string(released), release_purpose, pin.id)) {
+  if (put_signed(repository_, name, release_purpose, document)) return;
+  if (!get_signed(repository_, name, release_purpose, identity(pin.backup, pin.id))) {
     throw base::Error(Code::corrupt, fmt::format("cannot release: \"{}\" is corrupt", name),
                       "remove that object, and run it again");
   }
 }
 
-/// nullopt if it is not what it should be, or not of this pin.
-std::optional<json> Pins::read(const BackupId& backup, const std::string& name,
-                               std::string_view purpose, const std::string& pin) const {
-  const auto bytes = repository_.store().get(directory(backup) + "/" + name);
-  if (!bytes) return std::nullopt;
-  auto document = read_signed(repository_, purpose, base::text(*bytes));
-  if (!document || document->value("backup", "") != backup.text ||
-      document->value("cluster", "") != place_.cluster ||
-      document->value("system_id", "") != place_.system_id || document->value("pin", "") != pin) {
-    return std::nullopt;
-  }
-  return document;
+json Pins::identity(const BackupId& backup, const std::string& pin) const {
+  return {{"backup", backup.text},
+          {"cluster", place_.cluster},
+          {"system_id", place_.system_id},
+          {"pin", pin}};
 }
 
 std::vector<Pin> Pins::of(const BackupId& backup) const {
@@ -75,14 +62,17 @@ std::vector<Pin> Pins::of(const BackupId& backup) const {
   std::vector<Pin> found;
   for (const std::string& name : names) {
     if (name.ends_with(released)) continue;
+    const std::string object = directory(backup) + "/" + name;
     const std::string release = name + std::string(released);
     if (std::ranges::find(names, release) != names.end() &&
-        read(backup, release, release_purpose, name)) {
+        get_signed(repository_, object + std::string(released), release_purpose,
+                   identity(backup, name))) {
       continue;
     }
     Pin pin{backup, name, false, {}, {}, {}};
     try {
-      if (const auto document = read(backup, name, pin_purpose, name)) {
+      if (const auto document =
+              get_signed(repository_, object, pin_purpose, identity(backup, name))) {
         pin.made = base::from_iso(document->at("made").get<std::string>());
         pin.until = base::from_iso(document->at("until").get<std::string>());
         pin.reason = document->at("reason").get<std::string>();

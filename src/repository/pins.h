@@ -7,7 +7,6 @@
 // be read holds until it is released, and a release that cannot be read releases nothing.
 
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,8 +45,8 @@ class Pins {
 
  private:
   std::string directory(const BackupId& backup) const;
-  std::optional<nlohmann::json> read(const BackupId& backup, const std::string& name,
-                                     std::string_view purpose, const std::string& pin) const;
+  /// What both documents of a pin say of whose and which it is.
+  nlohmann::json identity(const BackupId& backup, const std::string& pin) const;
 
   const Repository& repository_;
   ClusterPlace place_;

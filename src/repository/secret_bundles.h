@@ -24,6 +24,9 @@ class SecretBundles {
   void put(const std::string& id, base::View sealed, nlohmann::json document) const;
   /// The IDs of those that exist, the oldest first.
   std::vector<std::string> all() const;
+  /// The IDs of what is sealed and not described, and so is no bundle: whoever made it died between
+  /// the two objects or is there just now, or somebody removed the second.
+  std::vector<std::string> unfinished() const;
   /// What it says of itself; nullopt if there is none, Error(corrupt) if it is not as it was
   /// written, or another one's.
   std::optional<nlohmann::json> read(const std::string& id) const;
@@ -32,6 +35,7 @@ class SecretBundles {
   std::string object_name(const std::string& id) const;
 
  private:
+  std::vector<std::string> names_ending(std::string_view ending) const;
   std::string directory() const { return "clusters/" + cluster_ + "/secrets"; }
   base::Bytes checked(const std::string& id, const nlohmann::json& document) const;
 

@@ -39,6 +39,10 @@ TEST(SecretBundles, exist_only_once_their_description_does) {
   EXPECT_EQ(code_of([&] { bundles.put("01", sealed, {}); }), Code::io);
   EXPECT_EQ(test.objects->names_with("secrets/01").size(), 1U);
   EXPECT_EQ(bundles.all(), std::vector<std::string>{});
+  EXPECT_EQ(bundles.unfinished(), std::vector<std::string>{"01"});
+  test.objects->set(test.objects->before, [](std::string_view, const std::string&) {});
+  bundles.put("02", sealed, {});
+  EXPECT_EQ(bundles.unfinished(), std::vector<std::string>{"01"});
 }
 
 TEST(SecretBundles, that_the_store_changed_are_not_committed) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace holdfast::repository {
@@ -39,6 +40,23 @@ std::optional<json> read_signed(const Repository& repository, std::string_view p
   if (!document.is_object()) return std::nullopt;
   document.erase("check");
   return document;
+}
+
+bool put_signed(const Repository& repository, const std::string& object, std::string_view purpose,
+                const json& document) {
+  return repository.store().put(object, base::view(sign(repository, purpose, document)));
+}
+
+std::optional<json> get_signed(const Repository& repository, const std::string& object,
+                               std::string_view purpose, const json& identity) {
+  const auto bytes = repository.store().get(object);
+  if (!bytes) return std::nullopt;
+  auto document = read_signed(repository, purpose, base::text(*bytes));
+  const bool is_it = document && std::ranges::all_of(identity.items(), [&](const auto& member) {
+                       const auto found = document->find(member.key());
+                       return found != document->end() && *found == member.value();
+                     });
+  return is_it ? std::move(document) : std::nullopt;
 }
 
 }  // namespace holdfast::repository

@@ -20,4 +20,14 @@ std::string sign(const Repository& repository, std::string_view purpose, nlohman
 std::optional<nlohmann::json> read_signed(const Repository& repository, std::string_view purpose,
                                           std::string_view text);
 
+/// Stores `document`, signed, as an object; false if there is one of that name already.
+[[nodiscard]] bool put_signed(const Repository& repository, const std::string& object,
+                              std::string_view purpose, const nlohmann::json& document);
+
+/// The document that an object is; nullopt if there is none, or if it is not as it was written.
+/// Nor is it one if it does not say all of `identity`, members that tell whose it is and which: who
+/// can write to the store can put one that was signed for elsewhere in its place.
+std::optional<nlohmann::json> get_signed(const Repository& repository, const std::string& object,
+                                         std::string_view purpose, const nlohmann::json& identity);
+
 }  // namespace holdfast::repository

@@ -19,15 +19,6 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-bool is_text(const std::string& value) {
-  try {
-    static_cast<void>(json(value).dump());
-    return true;
-  } catch (const json::exception&) {
-    return false;
-  }
-}
-
 Code code_for(long status) {
   if (status == 401 || status == 403) return Code::permission;
   if (status == 429 || status >= 500) return Code::unreachable;
@@ -217,6 +208,15 @@ class Vault : public SecretStore {
 };
 
 }  // namespace
+
+bool is_text(const std::string& value) {
+  try {
+    static_cast<void>(json(value).dump());
+    return true;
+  } catch (const json::exception&) {
+    return false;
+  }
+}
 
 void refuse_open_line(const std::string& url) {
   if (url.starts_with("https://")) return;

@@ -49,4 +49,7 @@ VaultSettings vault_from_environment();
 /// Throws Error(refused) for a URL over which others could listen.
 void refuse_open_line(const std::string& url);
 
+/// Can a JSON document hold this as a string, or must it be spelt out?
+bool is_text(const std::string& value);
+
 }  // namespace holdfast::service

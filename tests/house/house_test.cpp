@@ -165,6 +165,26 @@ TEST(House, invariants_that_tests_cite_are_documented) {
   EXPECT_GT(seen, 10);
 }
 
+// A test that is skipped proves nothing: docs/testing.md says which can be, and why that is right.
+TEST(House, documents_every_test_that_can_be_skipped) {
+  const std::string text = read(root / "docs" / "testing.md");
+  const std::string skips = text.substr(std::min(text.size(), text.find("## What is skipped")));
+  int seen = 0;
+  for (const char* below : {"src", "tests"}) {
+    for (const fs::path& file : sources(root / below)) {
+      const std::string code = read(file);
+      if (file.filename() == "house_test.cpp" || file.extension() != ".cpp") continue;
+      if (code.find("GTEST_SKIP") == std::string::npos &&
+          code.find("NEEDS_FUSE") == std::string::npos) {
+        continue;
+      }
+      EXPECT_NE(skips.find(file.filename().string()), std::string::npos) << file;
+      ++seen;
+    }
+  }
+  EXPECT_GT(seen, 3);
+}
+
 TEST(House, keeps_the_readme_short) {
   const std::string text = read(root / "README.md");
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 150);

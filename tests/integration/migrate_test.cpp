@@ -167,6 +167,7 @@ TEST_P(MigrateOnce, that_was_killed_is_in_the_journal_as_begun_and_the_next_one_
     base::Child migration(command, log);
     eventually("the command runs", [&] { return fs::exists(ran()); });
     EXPECT_EQ(place_.holdfast({"migrate", "--", "true"}).status, status_of(Code::busy));
+    EXPECT_EQ(journal().at(0).at("state"), "running");
     migration.signal(SIGINT);  // is the command's, which ends in its own way
     EXPECT_EQ(migration.wait_for(std::chrono::seconds(20)), 9) << text_of(log);
   }
@@ -181,8 +182,53 @@ TEST_P(MigrateOnce, that_was_killed_is_in_the_journal_as_begun_and_the_next_one_
   }
   EXPECT_TRUE(journal().at(1).at("ended").is_null());
   eventually("the command goes on by itself", [&] { return fs::exists(ran().string() + ".end"); });
-  const Result next = place_.must({"migrate", "--", "true"});
-  EXPECT_NE(next.errors.find("was begun and has no end"), std::string::npos) << next.errors;
+  EXPECT_EQ(journal().at(1).at("state"), "cut off");
+  const auto is_said = [](const Result& next) {
+    return next.errors.find("was begun and has no end") != std::string::npos;
+  };
+  EXPECT_TRUE(is_said(place_.must({"migrate", "--", "true"})));
+  EXPECT_FALSE(is_said(place_.must({"migrate", "--", "true"}))) << "not for ever";
+  EXPECT_EQ(journal().at(0).at("state"), "failed: 9");
+  EXPECT_EQ(journal().at(1).at("state"), "cut off") << "the list keeps it";
+}
+
+class MigrateTwice : public Migrate {
+ protected:
+  MigrateTwice() {
+    overwrite(place_.configuration(),
+              text_of(place_.configuration()) +
+                  fmt::format("\n[repository.offsite]\nurl = \"file://{}\"\nkey_file = \"{}\"\n",
+                              offsite().string(), place_.path("offsite.key").string()));
+    place_.must({"init"});
+    fs::rename(offsite(), offsite().string() + ".away");  // a disk that is not there
+  }
+  ~MigrateTwice() override { fs::rename(offsite().string() + ".away", offsite()); }
+  fs::path offsite() const { return place_.path("offsite"); }
+};
+INSTANTIATE_TEST_SUITE_P(On, MigrateTwice, ::testing::Values(15),
+                         [](const auto& each) { return std::to_string(each.param); });
+
+TEST_P(MigrateTwice, goes_on_with_the_repository_that_is_there_and_says_which_one_is_not) {
+  const Result done = place_.holdfast(touching());
+  EXPECT_EQ(done.status, 0) << done.errors;
+  EXPECT_TRUE(fs::exists(ran()));
+  EXPECT_NE(done.errors.find("repository offsite: "), std::string::npos) << done.errors;
+  EXPECT_NE(done.errors.find("is in repository local"), std::string::npos) << done.errors;
+  EXPECT_EQ(done.errors.find("is in repository offsite"), std::string::npos) << done.errors;
+  const Result listed = place_.holdfast({"migrate", "--list", "--json", "--repository", "local"});
+  EXPECT_EQ(listed.json().at("migrations").at(0).at("state"), "succeeded");
+}
+
+TEST_P(MigrateTwice, is_not_started_if_the_way_back_has_to_be_in_both) {
+  overwrite(place_.configuration(), text_of(place_.configuration()) + "\n[wal]\ncopies = 2\n");
+  const Result refused = place_.holdfast(touching());
+  EXPECT_NE(refused.status, 0);
+  EXPECT_FALSE(fs::exists(ran()));
+  EXPECT_NE(refused.errors.find("the command was not started"), std::string::npos)
+      << refused.errors;
+  EXPECT_NE(refused.errors.find("repository offsite: "), std::string::npos) << refused.errors;
+  const auto listed = place_.must({"list", "--json", "--repository", "local"}).json();
+  for (const auto& each : listed.at("backups")) EXPECT_TRUE(each.at("pins").empty());
 }
 
 }  // namespace

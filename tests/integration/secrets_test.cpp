@@ -378,5 +378,25 @@ TEST(SecretBundles, are_checked_by_verify_and_kept_by_expire) {
   EXPECT_NE(damaged.output.find("PROBLEM  secrets"), std::string::npos) << damaged.output;
 }
 
+// Half a bundle is none, whichever half it is: who relies on it must hear of it.
+TEST(SecretBundles, of_which_only_half_is_there_are_a_finding_of_verify) {
+  Place place;
+  const auto cluster = place.cluster();
+  place.must({"backup"});
+  const fs::path secrets = place.repository() / "clusters/main/secrets";
+  const auto found = [&](const std::string& name) {
+    fs::create_directories(secrets);
+    base::replace_file(secrets / name, base::view("half"), 0644);
+    const Result verified = place.holdfast({"verify", "--json"});
+    fs::remove(secrets / name);
+    EXPECT_EQ(verified.status, status_of(Code::check_failed)) << verified.errors;
+    return verified.json().at("problems").dump();
+  };
+  EXPECT_NE(found("0193.age").find("secrets 0193: nothing describes this bundle"),
+            std::string::npos);
+  EXPECT_NE(found("0193.json").find("secrets 0193"), std::string::npos);
+  EXPECT_EQ(place.must({"verify", "--json"}).json().at("problems"), nlohmann::json::array());
+}
+
 }  // namespace
 }  // namespace holdfast::tests
