@@ -160,8 +160,9 @@ CLI::App* add_command(CLI::App& parent, Invocation& invocation, const std::strin
       ->type_name("NAME");
   command->footer(exit_status_help(codes));
   command->callback([name, run = std::move(run)] {
-    // These go on in a process of their own, and so must have one thread only.
-    if (name == "fetch" || name == "mount") return run();
+    // These go on in a process of their own, or block signals for all their threads, and so must
+    // have one thread only.
+    if (name == "fetch" || name == "mount" || name == "serve") return run();
     const store::SilenceWatch watch(std::chrono::seconds(10), print_warning);
     run();
   });
@@ -274,7 +275,7 @@ int run(int argc, char** argv) {
        {add_init,   add_backup,  add_snapshot, add_list,    add_events, add_restore, add_extract,
         add_mount,  add_unmount, add_settle,   add_verify,  add_wal,    add_doctor,  add_status,
         add_pin,    add_expire,  add_drill,    add_gameday, add_proxy,  add_smoke,   add_probe,
-        add_uptime, add_migrate, add_secrets,  add_demo}) {
+        add_uptime, add_migrate, add_secrets,  add_serve,   add_demo}) {
     add(app, invocation);
   }
   app.footer("Each command has its own --help.");

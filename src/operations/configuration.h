@@ -14,6 +14,7 @@
 #include "base/time.h"
 #include "operations/keep_rules.h"
 #include "operations/secrets_configuration.h"
+#include "operations/serve_settings.h"
 #include "repository/keys.h"
 #include "service/probe.h"
 
@@ -83,6 +84,9 @@ struct Configuration {
   SecretsConfiguration secrets;
   std::vector<service::ProbeSettings> probes;
   base::fs::path probe_history;  ///< [history] file
+  ScheduleSettings schedule;
+  AlertSettings alert;
+  ServeSettings serve;
   /// Of several repositories those that answered: recovery asks these, and waits for no other.
   std::vector<std::string> reachable;
 

@@ -15,21 +15,23 @@ struct Finding {
   Level level = Level::good;
   std::string what;    ///< "archive_mode is off: no WAL is archived"
   std::string remedy;  ///< the way out; empty if nothing is to be done
+  /// What it is about, in a word that stays while numbers in `what` change: "rpo", "slot:x".
+  std::string about;
 };
 
 /// One look after the other. A look that fails is a finding, and the others go on.
 class Findings {
  public:
   using Level = Finding::Level;
-  void note(Level level, std::string what, std::string remedy = {}) {
-    all_.push_back({level, std::move(what), std::move(remedy)});
+  void note(Level level, std::string what, std::string remedy = {}, std::string about = {}) {
+    all_.push_back({level, std::move(what), std::move(remedy), std::move(about)});
   }
   template <typename Look>
-  void attempt(const Look& look) {
+  void attempt(const Look& look, std::string about = {}) {
     try {
       look();
     } catch (const base::Error& error) {
-      note(Level::bad, error.message(), error.hint());
+      note(Level::bad, error.message(), error.hint(), std::move(about));
     }
   }
   /// The windows of a history, the newest last: one that ends in a hole is bad if none goes on

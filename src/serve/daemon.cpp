@@ -1,0 +1,195 @@
+#include "serve/daemon.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace holdfast::serve {
+
+namespace {
+
+using base::Error;
+using Clock = std::chrono::steady_clock;
+using std::chrono::seconds;
+
+/// A repository that has not said for so long whose turn it is hangs.
+constexpr seconds stuck_after{60};
+constexpr seconds end_within{40};
+
+sigset_t awaited_signals() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&set, number);
+  return set;
+}
+
+/// 0 if none came.
+int await_signal(std::chrono::milliseconds limit) {
+  const sigset_t set = awaited_signals();
+  timespec time{};
+  time.tv_sec = limit.count() / 1000;
+  time.tv_nsec = limit.count() % 1000 * 1'000'000;
+  return std::max(0, ::sigtimedwait(&set, nullptr, &time));
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+void say(const std::string& message) {
+  std::fputs(fmt::format("holdfast: {}\n", message).c_str(), stderr);
+}
+
+}  // namespace
+
+Daemon::Daemon(const base::fs::path& configuration)
+    : path_(configuration), program_(base::own_program()) {
+  const sigset_t set = awaited_signals();
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  const operations::Configuration first = operations::read_configuration(path_);
+  jobs_of(first);
+  state_ = std::make_unique<State>(first.serve.state);
+  alarms_ = std::make_unique<Alarms>(*state_);
+  apply(first);
+}
+
+Daemon::~Daemon() = default;
+
+/// Throws before anything is changed.
+void Daemon::apply(const operations::Configuration& configuration) {
+  const std::vector<Job> jobs = jobs_of(configuration);
+  if (settings_ && settings_->serve.state != configuration.serve.state) {
+    throw Error(base::Code::configuration, "\"state\" cannot be changed while the daemon runs",
+                "restart it");
+  }
+  settings_ = std::make_shared<const operations::Configuration>(configuration);
+  alarms_->configure(settings_->alert);
+  const Surroundings surroundings{*state_, *alarms_, program_, host_name()};
+  std::map<std::string, std::unique_ptr<Worker>> workers;
+  for (const Job& job : jobs) {
+    const auto known = workers_.find(job.name);
+    if (known != workers_.end()) {
+      known->second->update(job, settings_);
+      workers.insert(workers_.extract(known));
+    } else {
+      workers[job.name] = std::make_unique<Worker>(surroundings, job, settings_);
+    }
+  }
+  for (auto& [name, worker] : workers_) {
+    worker->stop();
+    leaving_.push_back(std::move(worker));
+    alarms_->settle("job/" + name, {});
+  }
+  workers_ = std::move(workers);
+  std::map<std::string, std::unique_ptr<Watch>> watches;
+  for (const auto& cluster : settings_->clusters) {
+    const auto known = watches_.find(cluster.name);
+    if (known != watches_.end()) {
+      known->second->update(settings_);
+      watches.insert(watches_.extract(known));
+    } else {
+      watches[cluster.name] = std::make_unique<Watch>(*alarms_, program_, cluster.name, settings_);
+    }
+  }
+  for (auto& [name, watch] : watches_) {
+    watch->stop();
+    leaving_watches_.push_back(std::move(watch));
+    alarms_->settle("status/" + name, {});
+    alarms_->settle("watch/" + name, {});
+  }
+  watches_ = std::move(watches);
+}
+
+void Daemon::reload() {
+  manager_.tell("RELOADING=1");
+  try {
+    apply(operations::read_configuration(path_));
+    alarms_->settle("daemon/configuration", {});
+    say("read the configuration again");
+  } catch (const Error& error) {
+    alarms_->settle("daemon/configuration",
+                    {{"",
+                      true,
+                      "the old configuration stays in force: " + error.message(),
+                      error.hint(),
+                      {},
+                      {}}});
+  }
+  manager_.tell("READY=1");
+}
+
+void Daemon::look_after_workers() {
+  std::vector<Alarm> stuck;
+  for (const auto& [name, worker] : workers_) {
+    if (worker->view().claiming < stuck_after) continue;
+    stuck.push_back({name,
+                     true,
+                     fmt::format("{} waits for a repository that hangs", name),
+                     "see whether the repository's file system answers",
+                     {},
+                     {}});
+  }
+  alarms_->settle("daemon/stuck", stuck);
+  const std::string trouble = state_->trouble();
+  std::vector<Alarm> state;
+  if (!trouble.empty()) state.push_back({"", true, trouble, "", {}, {}});
+  alarms_->settle("daemon/state", state);
+  std::erase_if(leaving_, [](const auto& each) { return each->over(); });
+  std::erase_if(leaving_watches_, [](const auto& each) { return each->over(); });
+}
+
+void Daemon::run() {
+  say(fmt::format("serving {}: {} jobs", path_.string(), workers_.size()));
+  manager_.tell("READY=1");
+  auto next_look = Clock::now();
+  auto next_sign = Clock::now();
+  for (;;) {
+    const int signal = await_signal(std::chrono::milliseconds(200));
+    if (signal == SIGTERM || signal == SIGINT) break;
+    if (signal == SIGHUP) reload();
+    const auto now = Clock::now();
+    if (now >= next_look) {
+      look_after_workers();
+      next_look = now + seconds(2);
+    }
+    if (manager_.watchdog() && now >= next_sign) {
+      manager_.tell("WATCHDOG=1");
+      next_sign = now + *manager_.watchdog() / 3;
+    }
+  }
+  end();
+}
+
+bool Daemon::all_over() const {
+  const auto is_over = [](const auto& each) { return each->over(); };
+  return std::ranges::all_of(leaving_, is_over) && std::ranges::all_of(leaving_watches_, is_over) &&
+         std::ranges::all_of(workers_, [](const auto& each) { return each.second->over(); }) &&
+         std::ranges::all_of(watches_, [](const auto& each) { return each.second->over(); });
+}
+
+void Daemon::end() {
+  say("stopping: children are asked to end");
+  manager_.tell("STOPPING=1");
+  for (const auto& [name, worker] : workers_) worker->stop();
+  for (const auto& [name, watch] : watches_) watch->stop();
+  const auto limit = Clock::now() + end_within;
+  while (!all_over() && Clock::now() < limit) await_signal(std::chrono::milliseconds(50));
+  const auto last_words = std::min(limit, Clock::now() + seconds(3));
+  while (!alarms_->stop() && Clock::now() < last_words) {
+    await_signal(std::chrono::milliseconds(50));
+  }
+  if (all_over() && alarms_->stop()) return say("stopped");
+  // A thread that the system does not give back cannot be waited for; its children get SIGTERM.
+  say("stopped, though not all that ran has ended");
+  std::_Exit(0);
+}
+
+}  // namespace holdfast::serve
