@@ -28,7 +28,7 @@ struct Span {
   bool holds(Timestamp now) const { return from <= now && now < to; }
 };
 
-struct Run {
+struct DoneRun {
   Timestamp slot;
   Timestamp began;
   Timestamp ended;
@@ -39,12 +39,12 @@ struct FakeDaemon {
   std::string host;
   std::vector<Span> down{};
   Timestamp last{};
-  std::unique_ptr<Turn> turn{};
-  Run run{};
+  std::shared_ptr<Turn> turn{};
+  DoneRun run{};
 
   void minute(const repository::Repository& shared, const Schedule& schedule,
               const date::time_zone* zone, Timestamp now, base::Microseconds takes,
-              std::vector<Run>& runs) {
+              std::vector<DoneRun>& runs) {
     for (const Span& each : down) {
       if (each.holds(now)) return turn.reset();
     }
@@ -66,10 +66,11 @@ struct FakeDaemon {
   }
 };
 
-std::vector<Run> simulate(const std::string& schedule, const std::string& zone, Timestamp from,
-                          Timestamp to, base::Microseconds takes, std::vector<FakeDaemon> daemons) {
+std::vector<DoneRun> simulate(const std::string& schedule, const std::string& zone, Timestamp from,
+                              Timestamp to, base::Microseconds takes,
+                              std::vector<FakeDaemon> daemons) {
   repository::testing::TestRepository shared(false);
-  std::vector<Run> runs;
+  std::vector<DoneRun> runs;
   const Schedule parsed = Schedule::parse(schedule);
   for (FakeDaemon& each : daemons) each.last = from;
   for (Timestamp now = from; now < to; now += minutes(1)) {
@@ -81,7 +82,7 @@ std::vector<Run> simulate(const std::string& schedule, const std::string& zone, 
 }
 
 /// Every run is of a slot of its own, and none begins before another has ended.
-void expect_one_at_a_time(const std::vector<Run>& runs) {
+void expect_one_at_a_time(const std::vector<DoneRun>& runs) {
   for (std::size_t i = 1; i < runs.size(); ++i) {
     EXPECT_LT(runs[i - 1].slot, runs[i].slot) << "twice: " << base::to_string(runs[i].slot);
     EXPECT_LE(runs[i - 1].ended, runs[i].began) << base::to_string(runs[i].began);
@@ -97,7 +98,7 @@ TEST(Turn, two_daemons_do_each_night_of_a_month_once_over_both_clock_changes) {
                                  {{"a"}, {"b"}});
       EXPECT_EQ(runs.size(), 30U) << zone << from;
       expect_one_at_a_time(runs);
-      for (const Run& run : runs) {
+      for (const DoneRun& run : runs) {
         EXPECT_LT(run.began - run.slot, minutes(7)) << base::to_string(run.began);
       }
     }
