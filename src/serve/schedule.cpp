@@ -164,7 +164,7 @@ Schedule Schedule::parse_cron(std::string_view text) {
   schedule.days_ = values_of<32>({"day of the month", 1, 31}, words[2], text);
   schedule.months_ = values_of<13>({"month", 1, 12, month_names}, words[3], text);
   schedule.weekdays_ = values_of<7>({"day of the week", 0, 7, weekday_names}, words[4], text);
-  schedule.any_hour_ = words[1] == "*";
+  schedule.any_hour_ = schedule.hours_.all();
   schedule.any_day_ = words[2].starts_with("*");
   schedule.any_weekday_ = words[4].starts_with("*");
   for (std::int64_t day = 0; day < longest_wait_days; ++day) {
@@ -197,7 +197,10 @@ std::optional<Timestamp> Schedule::first_on(std::int64_t day, Timestamp after,
     if (first && as_utc - furthest_zone > *first) break;
     const date::local_info info = zone->get_info(local);
     if (info.result == date::local_info::nonexistent) {
-      if (!any_hour_) offer(Timestamp(info.second.begin.time_since_epoch()));
+      const Timestamp resumes(info.second.begin.time_since_epoch());
+      // An hour of which only a part is skipped (Lord Howe Island) is not over yet.
+      const Timestamp hour_ends = std::chrono::floor<hours>(as_utc) + hours(1);
+      if (!any_hour_ || resumes + info.second.offset < hour_ends) offer(resumes);
       continue;
     }
     offer(as_utc - info.first.offset);

@@ -82,6 +82,21 @@ TEST(Schedule, runs_once_when_clocks_go_back) {
             (Moments{"11-01 05:30", "11-02 06:30"}));
 }
 
+TEST(Schedule, hours_go_on_over_clock_changes_however_they_are_written) {
+  for (const char* text : {"17 * * * *", "17 */1 * * *", "17 0-23 * * *"}) {
+    for (const auto& [zone, from, to, count] :
+         std::vector<std::tuple<std::string, std::string, std::string, std::size_t>>{
+             {"Europe/Berlin", "2026-03-28 23:00", "2026-03-29 22:00", 23},
+             {"Europe/Berlin", "2026-10-24 22:00", "2026-10-25 23:00", 25},
+             // Half an hour, at 02:00 and from 02:00 back to 01:30.
+             {"Australia/Lord_Howe", "2026-10-03 13:30", "2026-10-04 13:00", 24},
+             {"Australia/Lord_Howe", "2026-04-04 13:00", "2026-04-05 13:30", 24}}) {
+      const Moments found = moments(text, zone, from, to);
+      EXPECT_EQ(found.size(), count) << text << " in " << zone << " from " << from;
+    }
+  }
+}
+
 TEST(Schedule, catches_up_once_however_many_were_missed) {
   const date::time_zone* zone = find_zone("Europe/Berlin");
   const Schedule daily = Schedule::parse("daily 02:00");

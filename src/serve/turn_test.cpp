@@ -68,8 +68,9 @@ struct FakeDaemon {
 
 std::vector<DoneRun> simulate(const std::string& schedule, const std::string& zone, Timestamp from,
                               Timestamp to, base::Microseconds takes,
-                              std::vector<FakeDaemon> daemons) {
+                              const std::vector<FakeDaemon>& hosts) {
   repository::testing::TestRepository shared(false);
+  std::vector<FakeDaemon> daemons = hosts;  // their turns end before the repository does
   std::vector<DoneRun> runs;
   const Schedule parsed = Schedule::parse(schedule);
   for (FakeDaemon& each : daemons) each.last = from;
