@@ -1,15 +1,14 @@
 #include "serve/alarms.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
 #include "base/http.h"
 #include "base/process.h"
+#include "operations/evidence.h"
+#include "serve/log.h"
 
 namespace holdfast::serve {
 
@@ -58,13 +57,6 @@ void run_limited(std::vector<std::string> argv, std::string input,
   base::run_checked(command);
 }
 
-/// No line of it can become a header.
-std::string one_line(std::string text) {
-  std::ranges::replace_if(
-      text, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
-  return text;
-}
-
 std::string mail_of(const operations::AlertSettings& settings, const Message& message) {
   std::string to;
   for (const std::string& each : settings.emails) to += (to.empty() ? "" : ", ") + each;
@@ -75,40 +67,55 @@ std::string mail_of(const operations::AlertSettings& settings, const Message& me
       document.at("remedy").get<std::string>(), document.at("since").get<std::string>());
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
+bool is_of(const std::string& id, const std::string& scope) {
+  return id == scope || id.starts_with(scope + "/");
 }
 
 }  // namespace
 
 void settle_alarms(State::Content& content, const std::string& scope,
                    const std::vector<Alarm>& current, Timestamp now,
-                   const std::vector<std::string>& channels, const std::string& host) {
+                   const std::vector<std::string>& channels, const std::string& host, bool silent) {
   std::set<std::string> lasting;
   for (Alarm alarm : current) {
     alarm.id = alarm.id.empty() ? scope : scope + "/" + alarm.id;
     if (!lasting.insert(alarm.id).second) continue;
     const auto [raised, is_new] = content.alarms.try_emplace(alarm.id, alarm);
     Alarm& known = raised->second;
-    const bool is_worse = !is_new && alarm.bad && !known.bad;
+    if (is_new) known.since = now;
+    if (is_new) known.told = {};
+    const bool begins = known.told == Timestamp();
+    const bool is_worse = alarm.bad && !known.bad;
     // A clock that was put back must not silence the reminder for as long.
     const bool is_late = now - known.told >= reminder || known.told > now + reminder;
     known.bad = alarm.bad;
     known.what = alarm.what;
     known.remedy = alarm.remedy;
-    if (is_new) known.since = now;
-    if (!is_new && !is_worse && !is_late) continue;
+    if (silent || (!begins && !is_worse && !is_late)) continue;
     known.told = now;
-    tell(content, known, is_new ? "begins" : is_worse ? "worsens" : "lasts", now, channels, host);
+    tell(content, known, begins ? "begins" : is_worse ? "worsens" : "lasts", now, channels, host);
   }
   std::erase_if(content.alarms, [&](const auto& each) {
-    const std::string& id = each.first;
-    if (lasting.contains(id) || (id != scope && !id.starts_with(scope + "/"))) return false;
-    tell(content, each.second, "ends", now, channels, host);
+    const auto& [id, alarm] = each;
+    if (lasting.contains(id) || !is_of(id, scope)) return false;
+    if (!silent && alarm.told != Timestamp()) tell(content, alarm, "ends", now, channels, host);
     return true;
   });
+}
+
+void adopt_alarms(State::Content& content, const std::string& scope,
+                  const std::map<std::string, Alarm>& told) {
+  for (const auto& [id, alarm] : told) {
+    if (is_of(id, scope)) content.alarms[id] = alarm;
+  }
+}
+
+std::map<std::string, Alarm> told_alarms(const State::Content& content, const std::string& scope) {
+  std::map<std::string, Alarm> told;
+  for (const auto& [id, alarm] : content.alarms) {
+    if (is_of(id, scope) && alarm.told != Timestamp()) told[id] = alarm;
+  }
+  return told;
 }
 
 std::vector<std::string> channels_of(const operations::AlertSettings& settings) {
@@ -169,39 +176,41 @@ void Alarms::configure(const operations::AlertSettings& settings) {
   changed_.notify_all();
 }
 
-void Alarms::settle(const std::string& scope, const std::vector<Alarm>& current) {
+void Alarms::settle(const std::string& scope, const std::vector<Alarm>& current, bool silent) {
   std::vector<std::string> channels;
   {
     const std::lock_guard lock(mutex_);
     channels = channels_of(settings_);
   }
+  const std::string host = operations::host_name();
   // Most of the time nothing changes, and then nothing is written.
   const State::Content before = state_.content();
   State::Content after = before;
-  settle_alarms(after, scope, current, base::now(), channels, host_name());
-  if (after.next_message == before.next_message && after.alarms.size() == before.alarms.size() &&
-      std::ranges::all_of(after.alarms, [&](const auto& each) {
-        const auto known = before.alarms.find(each.first);
-        return known != before.alarms.end() && known->second.what == each.second.what;
-      })) {
-    return;
-  }
+  settle_alarms(after, scope, current, base::now(), channels, host, silent);
+  if (after.alarms == before.alarms && after.next_message == before.next_message) return;
   for (const auto& [id, alarm] : after.alarms) {
-    if (!before.alarms.contains(id)) {
-      std::fputs(fmt::format("holdfast: ALARM {}: {}\n", id, alarm.what).c_str(), stderr);
+    const auto known = before.alarms.find(id);
+    if (known == before.alarms.end() || (alarm.bad && !known->second.bad)) {
+      say(fmt::format("{} {}: {}", alarm.bad ? "ALARM" : "warning", id, alarm.what));
     }
   }
   for (const auto& [id, alarm] : before.alarms) {
-    if (!after.alarms.contains(id)) {
-      std::fputs(fmt::format("holdfast: over: {}\n", id).c_str(), stderr);
-    }
+    if (!after.alarms.contains(id)) say(fmt::format("over: {}: {}", id, alarm.what));
   }
   state_.change([&](State::Content& content) {
-    settle_alarms(content, scope, current, base::now(), channels, host_name());
+    settle_alarms(content, scope, current, base::now(), channels, host, silent);
   });
   const std::lock_guard lock(mutex_);
   ++changes_;
   changed_.notify_all();
+}
+
+void Alarms::adopt(const std::string& scope, const std::map<std::string, Alarm>& told) {
+  state_.change([&](State::Content& content) { adopt_alarms(content, scope, told); });
+}
+
+std::map<std::string, Alarm> Alarms::told(const std::string& scope) const {
+  return told_alarms(state_.content(), scope);
 }
 
 std::map<std::string, std::string> Alarms::failing() const {
@@ -242,11 +251,12 @@ void Alarms::work(const std::string& name, const std::stop_token& stop) {
     }
     lock.lock();
     if (!why.empty()) {
+      if (!failing_.contains(name)) say(fmt::format("could not tell by {}: {}", name, why));
       failing_[name] = why;
       changed_.wait_for(lock, stop, pause_after_failure, [&] { return changes_ != seen; });
       continue;
     }
-    failing_.erase(name);
+    if (failing_.erase(name) > 0) say(fmt::format("{} takes messages again", name));
     lock.unlock();
     state_.change([&](State::Content& content) {
       std::erase_if(content.outbox,

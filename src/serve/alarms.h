@@ -19,10 +19,16 @@ namespace holdfast::serve {
 
 /// What the alarms of `scope` ("status/main") are now: those that were not raised begin, those that
 /// are not in `current` any more end. What is to be told to each of `channels` is in the outbox
-/// then.
+/// then. `silent`: another daemon tells; nothing is, and what begins counts as never told.
 void settle_alarms(State::Content& content, const std::string& scope,
                    const std::vector<Alarm>& current, base::Timestamp now,
-                   const std::vector<std::string>& channels, const std::string& host);
+                   const std::vector<std::string>& channels, const std::string& host,
+                   bool silent = false);
+/// Goes on where another daemon has stopped telling.
+void adopt_alarms(State::Content& content, const std::string& scope,
+                  const std::map<std::string, Alarm>& told);
+/// Those of one scope that somebody was told of.
+std::map<std::string, Alarm> told_alarms(const State::Content& content, const std::string& scope);
 
 /// The names of the channels that are configured: "webhook", "command", "email".
 std::vector<std::string> channels_of(const operations::AlertSettings& settings);
@@ -39,10 +45,12 @@ class Alarms {
 
   /// From now on; what was meant for a channel that is gone is dropped.
   void configure(const operations::AlertSettings& settings);
-  void settle(const std::string& scope, const std::vector<Alarm>& current);
+  void settle(const std::string& scope, const std::vector<Alarm>& current, bool silent = false);
+  void adopt(const std::string& scope, const std::map<std::string, Alarm>& told);
+  std::map<std::string, Alarm> told(const std::string& scope) const;
   /// No message is begun any more; true once none is at work.
   bool stop();
-  /// Channels that do not deliver at present, and why.
+  /// Channels that do not deliver at present, and why: for the log, as a URL may be in it.
   std::map<std::string, std::string> failing() const;
 
  private:

@@ -70,7 +70,7 @@ int end_child(base::Child& child) {
 
 ChildEnd run_child(const base::Command& command, const path& wanted_log,
                    std::optional<base::Microseconds> limit, const std::stop_token& stop,
-                   const std::function<bool()>& tick) {
+                   const std::function<bool()>& tick, const std::function<void()>& when_late) {
   const path log = usable_log(wanted_log);
   base::Command own = command;
   own.own_group = true;
@@ -86,6 +86,7 @@ ChildEnd run_child(const base::Command& command, const path& wanted_log,
     keep_small(log);
     const bool late = limit && std::chrono::steady_clock::now() - begun > *limit;
     if (!late && !stop.stop_requested() && tick()) continue;
+    if (late) when_late();
     end.how = late ? ChildEnd::How::too_late : ChildEnd::How::stopped;
     end.status = end_child(child);
     break;

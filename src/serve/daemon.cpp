@@ -1,14 +1,13 @@
 #include "serve/daemon.h"
 
 #include <signal.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
 #include <cstdlib>
 
 #include "base/error.h"
+#include "operations/evidence.h"
+#include "serve/log.h"
 
 namespace holdfast::serve {
 
@@ -38,16 +37,6 @@ int await_signal(std::chrono::milliseconds limit) {
   return std::max(0, ::sigtimedwait(&set, nullptr, &time));
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
-
-void say(const std::string& message) {
-  std::fputs(fmt::format("holdfast: {}\n", message).c_str(), stderr);
-}
-
 }  // namespace
 
 Daemon::Daemon(const base::fs::path& configuration)
@@ -59,6 +48,7 @@ Daemon::Daemon(const base::fs::path& configuration)
   state_ = std::make_unique<State>(first.serve.state);
   alarms_ = std::make_unique<Alarms>(*state_);
   apply(first);
+  forget_what_is_not_configured();
 }
 
 Daemon::~Daemon() = default;
@@ -72,7 +62,7 @@ void Daemon::apply(const operations::Configuration& configuration) {
   }
   settings_ = std::make_shared<const operations::Configuration>(configuration);
   alarms_->configure(settings_->alert);
-  const Surroundings surroundings{*state_, *alarms_, program_, host_name()};
+  const Surroundings surroundings{*state_, *alarms_, program_, operations::host_name()};
   std::map<std::string, std::unique_ptr<Worker>> workers;
   for (const Job& job : jobs) {
     const auto known = workers_.find(job.name);
@@ -86,7 +76,6 @@ void Daemon::apply(const operations::Configuration& configuration) {
   for (auto& [name, worker] : workers_) {
     worker->stop();
     leaving_.push_back(std::move(worker));
-    alarms_->settle("job/" + name, {});
   }
   workers_ = std::move(workers);
   std::map<std::string, std::unique_ptr<Watch>> watches;
@@ -102,10 +91,20 @@ void Daemon::apply(const operations::Configuration& configuration) {
   for (auto& [name, watch] : watches_) {
     watch->stop();
     leaving_watches_.push_back(std::move(watch));
-    alarms_->settle("status/" + name, {});
-    alarms_->settle("watch/" + name, {});
   }
   watches_ = std::move(watches);
+}
+
+/// Alarms of jobs and clusters that the configuration lost while no daemon ran.
+void Daemon::forget_what_is_not_configured() {
+  for (const auto& [id, alarm] : state_->content().alarms) {
+    const std::size_t first = id.find('/');
+    const std::string kind = id.substr(0, first);
+    const std::string whose = id.substr(first + 1, id.find('/', first + 1) - first - 1);
+    const bool known =
+        kind == "job" ? workers_.contains(whose) : kind == "daemon" || watches_.contains(whose);
+    if (!known) alarms_->settle(id, {});
+  }
 }
 
 void Daemon::reload() {
@@ -142,8 +141,35 @@ void Daemon::look_after_workers() {
   std::vector<Alarm> state;
   if (!trouble.empty()) state.push_back({"", true, trouble, "", {}, {}});
   alarms_->settle("daemon/state", state);
-  std::erase_if(leaving_, [](const auto& each) { return each->over(); });
-  std::erase_if(leaving_watches_, [](const auto& each) { return each->over(); });
+  std::vector<Alarm> channels;
+  for (const auto& [name, why] : alarms_->failing()) {
+    channels.push_back({name,
+                        true,
+                        fmt::format("{} does not take messages", name),
+                        "see the daemon's log, and [alert]",
+                        {},
+                        {}});
+  }
+  alarms_->settle("daemon/channel", channels);
+  forget_those_who_left();
+}
+
+/// Their alarms end with them, unless the configuration has them again.
+void Daemon::forget_those_who_left() {
+  std::erase_if(leaving_, [&](const auto& each) {
+    if (!each->over()) return false;
+    const std::string name = each->view().name;
+    if (!workers_.contains(name)) alarms_->settle("job/" + name, {});
+    return true;
+  });
+  std::erase_if(leaving_watches_, [&](const auto& each) {
+    if (!each->over()) return false;
+    if (!watches_.contains(each->cluster())) {
+      alarms_->settle("status/" + each->cluster(), {});
+      alarms_->settle("watch/" + each->cluster(), {});
+    }
+    return true;
+  });
 }
 
 void Daemon::run() {

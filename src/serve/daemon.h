@@ -34,6 +34,8 @@ class Daemon {
   void apply(const operations::Configuration& configuration);
   void reload();
   void look_after_workers();
+  void forget_those_who_left();
+  void forget_what_is_not_configured();
   void end();
   bool all_over() const;
 

@@ -6,8 +6,9 @@
 // All of it is a pure function of the expression, the zone and the clock that it is given. A local
 // time that a clock change skips is due once, at the first moment after; one that comes twice is
 // due once, the first time. Expressions that name every hour follow time as it passes: one that is
-// skipped is not made up for, and one that comes twice counts twice. "every N" counts from 1970 in UTC, whatever the zone. Throws
-// Error(usage) for what cannot be understood, and for what is never due ("0 0 31 2 *").
+// skipped is not made up for, and one that comes twice counts twice. "every N" counts from 1970 in
+// UTC, whatever the zone. Throws Error(usage) for what cannot be understood, and for what is never
+// due ("0 0 31 2 *").
 
 #include <bitset>
 #include <optional>

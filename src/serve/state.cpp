@@ -25,6 +25,31 @@ std::optional<Timestamp> time_of(const json& value) {
   return base::from_iso(value.get<std::string>());
 }
 
+json to_json(const std::map<std::string, Alarm>& all) {
+  json alarms = json::object();
+  for (const auto& [id, alarm] : all) {
+    alarms[id] = {{"bad", alarm.bad},
+                  {"what", alarm.what},
+                  {"remedy", alarm.remedy},
+                  {"since", base::to_iso(alarm.since)},
+                  {"told", base::to_iso(alarm.told)}};
+  }
+  return alarms;
+}
+
+std::map<std::string, Alarm> alarms_of(const json& document) {
+  std::map<std::string, Alarm> alarms;
+  for (const auto& [id, alarm] : document.items()) {
+    alarms[id] = {id,
+                  alarm.at("bad").get<bool>(),
+                  alarm.at("what").get<std::string>(),
+                  alarm.at("remedy").get<std::string>(),
+                  time_of(alarm.at("since")).value(),
+                  time_of(alarm.at("told")).value()};
+  }
+  return alarms;
+}
+
 json to_json(const State::Content& content) {
   json jobs = json::object();
   for (const auto& [name, job] : content.jobs) {
@@ -33,14 +58,6 @@ json to_json(const State::Content& content) {
                   {"succeeded", time_json(job.succeeded)},
                   {"ended", time_json(job.ended)},
                   {"status", job.status ? json(*job.status) : json()}};
-  }
-  json alarms = json::object();
-  for (const auto& [id, alarm] : content.alarms) {
-    alarms[id] = {{"bad", alarm.bad},
-                  {"what", alarm.what},
-                  {"remedy", alarm.remedy},
-                  {"since", base::to_iso(alarm.since)},
-                  {"told", base::to_iso(alarm.told)}};
   }
   json outbox = json::array();
   for (const Message& each : content.outbox) {
@@ -51,7 +68,7 @@ json to_json(const State::Content& content) {
   }
   return {{"version", 1},
           {"jobs", jobs},
-          {"alarms", alarms},
+          {"alarms", to_json(content.alarms)},
           {"outbox", outbox},
           {"next_message", content.next_message}};
 }
@@ -67,14 +84,7 @@ State::Content content_of(const json& document) {
     record.ended = time_of(job.at("ended"));
     if (!job.at("status").is_null()) record.status = job.at("status").get<int>();
   }
-  for (const auto& [id, alarm] : document.at("alarms").items()) {
-    content.alarms[id] = {id,
-                          alarm.at("bad").get<bool>(),
-                          alarm.at("what").get<std::string>(),
-                          alarm.at("remedy").get<std::string>(),
-                          time_of(alarm.at("since")).value(),
-                          time_of(alarm.at("told")).value()};
-  }
+  content.alarms = alarms_of(document.at("alarms"));
   for (const json& each : document.at("outbox")) {
     content.outbox.push_back(
         {each.at("number").get<std::uint64_t>(), each.at("channel").get<std::string>(),
@@ -85,6 +95,14 @@ State::Content content_of(const json& document) {
 }
 
 }  // namespace
+
+std::string alarms_text(const std::map<std::string, Alarm>& alarms) {
+  return to_json(alarms).dump(1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+std::map<std::string, Alarm> alarms_from(const std::string& text) {
+  return alarms_of(json::parse(text));
+}
 
 State::State(const base::fs::path& file) : file_(file) {
   if (!file_.parent_path().empty()) base::make_directories(file_.parent_path());

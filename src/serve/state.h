@@ -37,8 +37,14 @@ struct Alarm {
   std::string what;
   std::string remedy;
   base::Timestamp since{};
-  base::Timestamp told{};  ///< when somebody was last told of it
+  base::Timestamp told{};  ///< when somebody was last told of it; 0: never
+
+  bool operator==(const Alarm& other) const = default;
 };
+
+/// Alarms as JSON, and back; throws for what is none.
+std::string alarms_text(const std::map<std::string, Alarm>& alarms);
+std::map<std::string, Alarm> alarms_from(const std::string& text);
 
 /// A message that a channel has not delivered yet.
 struct Message {

@@ -1,10 +1,14 @@
 #include "serve/watch.h"
 
-#include <condition_variable>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <sstream>
 
 #include "base/error.h"
 #include "serve/child.h"
+#include "serve/log.h"
 
 namespace holdfast::serve {
 
@@ -66,13 +70,20 @@ Watch::Watch(Alarms& alarms, base::fs::path program, std::string cluster, Settin
     : alarms_(alarms),
       program_(std::move(program)),
       cluster_(std::move(cluster)),
-      settings_(std::move(settings)) {
+      settings_(settings),
+      speaker_(cluster_, std::move(settings)) {
   thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
 void Watch::update(Settings settings) {
+  speaker_.update(settings);
   const std::lock_guard lock(mutex_);
   settings_ = std::move(settings);
+  changed_.notify_all();
+}
+
+void Watch::stop() {
+  thread_.request_stop();
 }
 
 std::optional<StatusLook> Watch::last() const {
@@ -81,43 +92,49 @@ std::optional<StatusLook> Watch::last() const {
 }
 
 void Watch::run(const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any woken;
+  speaker_.await_first_answer(stop);
   while (!stop.stop_requested()) {
     Settings settings;
     {
       const std::lock_guard lock(mutex_);
       settings = settings_;
     }
-    std::vector<Alarm> trouble;
     try {
-      look(settings, stop);
+      if (look(settings, stop)) trouble({});
     } catch (const std::exception& error) {
-      trouble.push_back({"",
-                         true,
-                         fmt::format("status could not be found out: {}", error.what()),
-                         "run `holdfast status`",
-                         {},
-                         {}});
+      trouble(error.what());
     }
-    if (!stop.stop_requested()) alarms_.settle("watch/" + cluster_, trouble);
-    std::unique_lock lock(mutex);
-    woken.wait_for(lock, stop, settings->serve.check_every, [] { return false; });
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, stop, settings->serve.check_every,
+                      [&] { return settings_ != settings; });
   }
+  // What was told is left behind before that.
+  speaker_.stop();
   over_ = true;
 }
 
-void Watch::look(const Settings& settings, const std::stop_token& stop) {
-  const base::fs::path log = settings->serve.state.string() + ".logs/status." + cluster_;
-  const base::fs::path answer = log.string() + ".json";
-  base::make_directories(log.parent_path());
+void Watch::trouble(const std::string& why) {
+  std::vector<Alarm> alarms;
+  if (!why.empty()) {
+    alarms.push_back(
+        {"", true, "status could not be found out: " + why, "run `holdfast status`", {}, {}});
+  }
+  alarms_.settle("watch/" + cluster_, alarms);
+}
+
+/// False if it was stopped, or took too long.
+bool Watch::look(const Settings& settings, const std::stop_token& stop) {
+  // In memory: what is wrong must be found out also when the disk is full.
+  const base::Fd answer(::memfd_create("holdfast-status", MFD_CLOEXEC));
+  if (!answer) base::fail_errno("make a file in memory", errno);
+  const base::fs::path path = fmt::format("/proc/{}/fd/{}", ::getpid(), answer.get());
   base::Command command;
   // What it prints is the answer; what it warns of is not.
   command.argv = {"/bin/sh",
                   "-c",
                   "answer=$1; shift; exec \"$@\" >\"$answer\"",
                   "holdfast-status",
-                  answer,
+                  path.string(),
                   program_.string(),
                   "--config",
                   settings->path.string(),
@@ -125,20 +142,35 @@ void Watch::look(const Settings& settings, const std::stop_token& stop) {
                   "--json",
                   "--cluster",
                   cluster_};
-  const ChildEnd end = run_child(command, log, look_limit, stop, [] { return true; });
-  if (end.how == ChildEnd::How::stopped) return;
-  if (end.how == ChildEnd::How::too_late) {
-    base::fail(Code::unreachable, "it did not end within {}", base::to_string_short(look_limit));
-  }
+  const ChildEnd end = run_child(
+      command, settings->serve.state.string() + ".logs/status." + cluster_ + ".log", look_limit,
+      stop, [] { return true; },
+      [&] { trouble("it did not end within " + base::to_string_short(look_limit)); });
+  if (end.how != ChildEnd::How::by_itself) return false;
   const int not_well = base::info(Code::check_failed).exit_status;
   if (end.status != 0 && end.status != not_well) {
     base::fail(Code::io, "it ended with status {}: {}", end.status, end.last_words);
   }
   std::vector<json> reports =
-      parse_documents(std::string(base::text(base::read_existing_file(answer))));
-  alarms_.settle("status/" + cluster_, alarms_of(reports));
+      parse_documents(std::string(base::text(base::read_existing_file(path))));
+  tell(alarms_of(reports));
   const std::lock_guard lock(mutex_);
   last_ = StatusLook{base::now(), std::move(reports)};
+  return true;
+}
+
+void Watch::tell(const std::vector<Alarm>& found) {
+  const std::string scope = "status/" + cluster_;
+  if (speaker_.listens()) return alarms_.settle(scope, found, true);
+  if (const auto told = speaker_.take_over()) {
+    try {
+      alarms_.adopt(scope, alarms_from(*told));
+    } catch (const std::exception& error) {
+      say(fmt::format("what another daemon told could not be understood: {}", error.what()));
+    }
+  }
+  alarms_.settle(scope, found);
+  speaker_.leave(alarms_text(alarms_.told(scope)));
 }
 
 }  // namespace holdfast::serve

@@ -3,6 +3,7 @@
 // Looking regularly, as `holdfast status` does: its findings are the alarms, and nothing else is
 // (TRAPS DS6). It is asked as a command, so that one that hangs can be ended.
 
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 
 #include "operations/configuration.h"
 #include "serve/alarms.h"
+#include "serve/speaker.h"
 
 namespace holdfast::serve {
 
@@ -32,21 +34,25 @@ class Watch {
   Watch(Alarms& alarms, base::fs::path program, std::string cluster, Settings settings);
 
   void update(Settings settings);
-  void stop() { thread_.request_stop(); }
-  bool over() const { return over_; }
+  void stop();
+  bool over() const { return over_ && speaker_.over(); }
   /// The last look that succeeded.
   std::optional<StatusLook> last() const;
   const std::string& cluster() const { return cluster_; }
 
  private:
   void run(const std::stop_token& stop);
-  void look(const Settings& settings, const std::stop_token& stop);
+  bool look(const Settings& settings, const std::stop_token& stop);
+  void tell(const std::vector<Alarm>& found);
+  void trouble(const std::string& why);
 
   Alarms& alarms_;
   base::fs::path program_;
   std::string cluster_;
   mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
   Settings settings_;
+  Speaker speaker_;
   std::optional<StatusLook> last_;
   std::atomic<bool> over_{false};
   std::jthread thread_;

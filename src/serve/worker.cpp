@@ -3,9 +3,9 @@
 #include <condition_variable>
 
 #include "base/error.h"
-#include "operations/catalog.h"
-#include "operations/repositories.h"
 #include "serve/child.h"
+#include "serve/log.h"
+#include "serve/meeting.h"
 #include "serve/turn.h"
 
 namespace holdfast::serve {
@@ -43,8 +43,7 @@ bool is_busy(int status) {
 
 /// A turn, and what it stands on.
 struct Worker::Claim {
-  std::vector<operations::Configuration> repositories;
-  std::unique_ptr<operations::Site> site;
+  std::unique_ptr<Meeting> meeting;
   std::unique_ptr<Turn> turn;  ///< nullptr: `done` was done by somebody else
   Timestamp done;
 };
@@ -72,6 +71,8 @@ Worker::View Worker::view() const {
   View view;
   view.name = now.job.name;
   view.running = running_;
+  view.successes = successes_;
+  view.failures = failures_;
   if (const auto since = claiming_since_.load(); since != 0) {
     view.claiming = std::chrono::duration_cast<base::Microseconds>(Clock::now().time_since_epoch() -
                                                                    Clock::duration(since));
@@ -127,40 +128,31 @@ void Worker::look(const Work& work, const std::stop_token& stop) {
     return try_later(seconds(5), seconds(60));
   }
   if (!claimed->turn) {
+    say(fmt::format("{} was done by another daemon", work.job.name));
     note(work, claimed->done, std::nullopt);
     return alarm_over(work);
   }
+  say(fmt::format("{} begins; it was due at {}", work.job.name, base::to_string(*slot)));
   do_run(work, *slot, stop);
   const JobRecord record = surroundings_.state.job(work.job.name);
-  if (record.slot && *record.slot >= *slot) claimed->turn->finish();
+  if (!record.slot || *record.slot < *slot) return;
+  try {
+    claimed->turn->finish();
+  } catch (const Error& error) {
+    // Another daemon may do it once more, which does no harm.
+    say(fmt::format("{}: others could not be told that it is done: {}", work.job.name,
+                    error.message()));
+  }
 }
 
-/// In the first repository that answers: daemons that see the same world ask the same one.
 std::unique_ptr<Worker::Claim> Worker::claim(const Work& work, Timestamp slot) {
-  claiming_since_ = Clock::now().time_since_epoch().count();
   auto claim = std::make_unique<Claim>();
-  claim->repositories = operations::each_repository(*work.settings, {});
-  std::optional<Error> first;
-  for (const operations::Configuration& each : claim->repositories) {
-    try {
-      claim->site =
-          std::make_unique<operations::Site>(operations::open_site(each, work.job.cluster));
-      const repository::Repository& repository = claim->site->repository;
-      const auto systems = repository.systems(work.job.cluster);
-      if (systems.empty()) {
-        throw Error(Code::not_found, "the cluster is not registered in the repository",
-                    "run `holdfast init`");
-      }
-      claim->turn = Turn::take(repository, {work.job.cluster, systems.back()}, work.job.name, slot,
-                               claim->done);
-      claiming_since_ = 0;
-      return claim;
-    } catch (const Error& error) {
-      if (error.code() == Code::busy) throw;
-      if (!first) first = error;
-    }
-  }
-  throw *first;
+  claiming_since_ = Clock::now().time_since_epoch().count();
+  claim->meeting = meet(*work.settings, work.job.cluster, [&](const Meeting& at) {
+    claim->turn = Turn::take(at.repository(), at.place, work.job.name, slot, claim->done);
+  });
+  claiming_since_ = 0;
+  return claim;
 }
 
 base::Command Worker::command(const Work& work) const {
@@ -175,18 +167,33 @@ base::fs::path Worker::log(const Work& work) const {
 }
 
 void Worker::do_run(const Work& work, Timestamp slot, const std::stop_token& stop) {
+  const auto begun = Clock::now();
+  const auto too_late = [&] {
+    alarm(work, fmt::format("it did not end within {} and is stopped",
+                            base::to_string_short(work.settings->schedule.limit)));
+  };
   running_ = true;
-  const ChildEnd end =
-      run_child(command(work), log(work), work.settings->schedule.limit, stop, [] { return true; });
+  const ChildEnd end = run_child(
+      command(work), log(work), work.settings->schedule.limit, stop, [] { return true; }, too_late);
   running_ = false;
   if (end.how == ChildEnd::How::stopped) return;  // it is done after the restart
   if (end.how == ChildEnd::How::too_late) {
-    note(work, slot, end.status);
-    return alarm(work, fmt::format("it did not end within {} and was stopped",
-                                   base::to_string_short(work.settings->schedule.limit)));
+    ++failures_;
+    return note(work, slot, end.status);
   }
-  if (is_busy(end.status)) return try_later(seconds(5), seconds(60));
-  if (end.status != 0) {
+  if (is_busy(end.status)) {
+    say(fmt::format("{} waits: {}", work.job.name, end.last_words));
+    return try_later(seconds(5), seconds(60));
+  }
+  const auto took = std::chrono::duration_cast<base::Microseconds>(Clock::now() - begun);
+  if (end.status == 0) {
+    ++successes_;
+    say(fmt::format("{} ended well after {}", work.job.name, base::to_string_short(took)));
+    alarm_over(work);
+  } else {
+    ++failures_;
+    say(fmt::format("{} ended with status {} after {}: {}", work.job.name, end.status,
+                    base::to_string_short(took), end.last_words));
     alarm(work, fmt::format("it ended with status {}: {}", end.status, end.last_words));
   }
   if (may_pass(end.status)) {
@@ -195,7 +202,6 @@ void Worker::do_run(const Work& work, Timestamp slot, const std::stop_token& sto
   }
   note(work, slot, end.status);
   pause_ = seconds(0);
-  if (end.status == 0) alarm_over(work);
 }
 
 void Worker::keep_running(const Work& now, const std::stop_token& stop) {
@@ -203,19 +209,24 @@ void Worker::keep_running(const Work& now, const std::stop_token& stop) {
   const auto begun = Clock::now();
   bool well = false;
   running_ = true;
-  const ChildEnd end = run_child(command(now), log(now), std::nullopt, stop, [&] {
+  const auto tick = [&] {
     if (!well && Clock::now() - begun > well_after) {
       well = true;
       pause_ = seconds(0);
       alarm_over(now);
+      say(fmt::format("{} runs", now.job.name));
     }
     return work().generation == now.generation;
-  });
+  };
+  const ChildEnd end = run_child(command(now), log(now), std::nullopt, stop, tick, [] {});
   running_ = false;
   if (end.how == ChildEnd::How::stopped) return;
   note(now, std::nullopt, end.status);
   try_later(seconds(1), seconds(60));
   if (is_busy(end.status)) return alarm_over(now);  // another daemon does it
+  ++failures_;
+  say(fmt::format("{} ended with status {}, and is begun again in {} s: {}", now.job.name,
+                  end.status, pause_.count(), end.last_words));
   alarm(now, fmt::format("it ended with status {}: {}", end.status, end.last_words));
 }
 

@@ -48,6 +48,8 @@ class Worker {
     /// How long it has been asking the repository whose turn it is.
     base::Microseconds claiming{};
     std::optional<base::Timestamp> next;
+    std::uint64_t successes = 0;  ///< runs that ended well since the daemon began
+    std::uint64_t failures = 0;
   };
   View view() const;
 
@@ -79,6 +81,8 @@ class Worker {
   std::atomic<Clock::rep> claiming_since_{0};
   Clock::time_point not_before_{};  ///< of the next try
   std::chrono::seconds pause_{0};
+  std::atomic<std::uint64_t> successes_{0};
+  std::atomic<std::uint64_t> failures_{0};
   std::atomic<bool> over_{false};
   std::jthread thread_;
 };
