@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cctype>
 
+#include "base/error.h"
+#include "service/address.h"
+
 namespace holdfast::operations {
 
 using base::Section;
@@ -51,9 +54,21 @@ ServeSettings read_serve(const TomlFile& file, const toml::table* table,
   Section section(file, *table, "serve");
   const std::string state = section.text("state");
   if (!state.empty()) serve.state = (file.path.parent_path() / state).lexically_normal();
+  serve.listen = section.text("listen");
   serve.wal_receive = section.flag("wal_receive").value_or(false);
   serve.check_every = section.duration("check_every").value_or(serve.check_every);
   section.refuse_other_keys();
+  if (!serve.listen.empty()) {
+    try {
+      if (!service::find_address(serve.listen).is_loopback()) {
+        section.refuse("\"listen\" must be an address that others cannot reach",
+                       "write 127.0.0.1:9187, and put a web server before it");
+      }
+    } catch (const base::Error& error) {
+      if (error.code() == base::Code::configuration) throw;
+      section.refuse(error.message(), "write 127.0.0.1:9187");
+    }
+  }
   if (serve.check_every < std::chrono::seconds(1) || serve.check_every > std::chrono::hours(6)) {
     section.refuse("\"check_every\" must be from 1s to 6h");
   }

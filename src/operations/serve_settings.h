@@ -29,11 +29,13 @@ struct AlertSettings {
   std::string webhook;              ///< a URL
   std::string command;              ///< for a shell
   std::vector<std::string> emails;  ///< addresses
+  base::fs::path sendmail = "/usr/sbin/sendmail";
 };
 
 /// [serve]: the daemon itself.
 struct ServeSettings {
   base::fs::path state;                                       ///< a file of its own
+  std::string listen;                                         ///< "127.0.0.1:9187"; empty: nowhere
   bool wal_receive = false;                                   ///< it keeps `wal receive` running
   base::Microseconds check_every = std::chrono::seconds(60);  ///< how often it asks `status`
 };

@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "base/report.h"
-#include "operations/evidence.h"
 #include "operations/source.h"
+#include "operations/status_objectives.h"
 #include "postgres/administration.h"
 #include "postgres/wal_page.h"
 #include "repository/pins.h"
@@ -33,9 +33,10 @@ class Look {
     report_.rpo_objective = configuration_.objectives.rpo;
     report_.risk.how = "there is no good backup to start from";
     attempt("repository", [this] { look_at_repository(); });
-    attempt("server", [this] { look_at_server(); });
-    attempt("drill", [this] { look_at_drills(); });
+    of_cluster("server", [this] { look_at_server(); });
     judge();
+    of_cluster("drill", [this] { look_at_records(configuration_, cluster_.name, report_); });
+    of_cluster("uptime", [this] { look_at_uptime(configuration_, report_); });
     return std::move(report_);
   }
 
@@ -47,12 +48,15 @@ class Look {
   void attempt(std::string about, const Work& work) {
     report_.findings.attempt(work, std::move(about));
   }
+  template <typename Work>
+  void of_cluster(std::string about, const Work& work) {
+    report_.findings.attempt_of_cluster(work, std::move(about));
+  }
 
   void look_at_repository();
   void look_at_backups(const Catalog& catalog);
   void look_at_pins();
   void look_at_wal(const SystemView& system);
-  void look_at_drills();
   void look_at_server();
   void look_at_disk();
   void look_at_slots(postgres::Session& session);
@@ -132,45 +136,6 @@ void Look::look_at_wal(const SystemView& system) {
   report_.risk.durable_end = newest.to_lsn;
   report_.risk.how = "the server could not be asked: it may have committed nothing since";
   report_.risk.age = std::max(base::Microseconds(0), base::now() - newest.to);
-}
-
-/// Three things can be wrong, each without the others: none ever passed, the last pass is too old,
-/// the newest one failed (TRAPS DS8). And records that somebody changed prove nothing.
-void Look::look_at_drills() {
-  const auto& every = configuration_.objectives.drill_every;
-  if (!every) return;
-  const base::fs::path& directory = configuration_.drill.evidence;
-  const char* remedy = "run `holdfast drill`, and let it run regularly";
-  if (!base::status_of(directory / "signing-key.pub")) {
-    return note(Level::bad, "drill",
-                "no drill has passed yet: nobody knows whether a restore works", remedy);
-  }
-  const EvidenceReport report = verify_evidence(directory, key_beside(directory));
-  if (!report.ok()) {
-    note(Level::bad, "evidence",
-         fmt::format("the records of drills are not whole: {}", report.problems.front()),
-         "`holdfast drill verify` tells all");
-  }
-  const Evidence* newest = nullptr;
-  const Evidence* passed = nullptr;
-  for (const EvidenceRecord& record : report.records) {
-    if (record.evidence.cluster != cluster_.name || record.evidence.kind != "drill") continue;
-    newest = &record.evidence;
-    if (newest->verdict == Verdict::pass) passed = newest;
-  }
-  if (newest != nullptr && newest->verdict != Verdict::pass) {
-    note(newest->verdict == Verdict::fail ? Level::bad : Level::warning, "drill_verdict",
-         fmt::format("the newest drill's verdict is {}: {}", name_of(newest->verdict),
-                     newest->notes),
-         fmt::format("see {}", (directory / (newest->id + ".md")).string()));
-  }
-  if (passed == nullptr) return note(Level::bad, "drill", "no drill has passed yet", remedy);
-  const base::Microseconds age = std::max(base::Microseconds(0), base::now() - passed->at);
-  const bool holds = age <= *every;
-  note(holds ? Level::good : Level::bad, "drill",
-       fmt::format("the last drill that passed is {} old; one every {} is promised",
-                   base::to_string_short(age), base::to_string_short(*every)),
-       holds ? "" : remedy);
 }
 
 void Look::look_at_server() {
@@ -291,6 +256,11 @@ std::optional<bool> Look::commits_behind_the_archive() const {
 }
 
 void Look::judge() {
+  Objective rpo{"rpo", false, {}, {}, {}, report_.risk.how};
+  if (report_.rpo_objective) rpo.target = seconds_of(*report_.rpo_objective);
+  if (report_.risk.age) rpo.measured = seconds_of(*report_.risk.age);
+  if (rpo.target && rpo.measured) rpo.held = *report_.risk.age <= *report_.rpo_objective;
+  report_.objectives.push_back(std::move(rpo));
   if (!report_.rpo_objective) return;
   const std::string wanted = base::to_string_short(*report_.rpo_objective);
   if (!report_.risk.age) {

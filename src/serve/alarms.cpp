@@ -144,7 +144,7 @@ void deliver(const operations::AlertSettings& settings, const Message& message) 
     return run_limited({"/bin/sh", "-c", settings.command}, message.document,
                        {{"HOLDFAST_ALERT", message.subject}});
   }
-  std::vector<std::string> argv{"/usr/sbin/sendmail", "-i", "--"};
+  std::vector<std::string> argv{settings.sendmail.string(), "-i", "--"};
   argv.insert(argv.end(), settings.emails.begin(), settings.emails.end());
   run_limited(argv, mail_of(settings, message), {});
 }

@@ -44,7 +44,7 @@ Daemon::Daemon(const base::fs::path& configuration)
   const sigset_t set = awaited_signals();
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
   const operations::Configuration first = operations::read_configuration(path_);
-  jobs_of(first);
+  check(first);
   state_ = std::make_unique<State>(first.serve.state);
   alarms_ = std::make_unique<Alarms>(*state_);
   apply(first);
@@ -53,13 +53,17 @@ Daemon::Daemon(const base::fs::path& configuration)
 
 Daemon::~Daemon() = default;
 
-/// Throws before anything is changed.
-void Daemon::apply(const operations::Configuration& configuration) {
-  const std::vector<Job> jobs = jobs_of(configuration);
+/// Throws if it cannot be put in force.
+void Daemon::check(const operations::Configuration& configuration) const {
+  jobs_of(configuration);
   if (settings_ && settings_->serve.state != configuration.serve.state) {
     throw Error(base::Code::configuration, "\"state\" cannot be changed while the daemon runs",
                 "restart it");
   }
+}
+
+void Daemon::apply(const operations::Configuration& configuration) {
+  const std::vector<Job> jobs = jobs_of(configuration);
   settings_ = std::make_shared<const operations::Configuration>(configuration);
   alarms_->configure(settings_->alert);
   const Surroundings surroundings{*state_, *alarms_, program_, operations::host_name()};
@@ -110,7 +114,10 @@ void Daemon::forget_what_is_not_configured() {
 void Daemon::reload() {
   manager_.tell("RELOADING=1");
   try {
-    apply(operations::read_configuration(path_));
+    const operations::Configuration fresh = operations::read_configuration(path_);
+    check(fresh);
+    listen(fresh.serve.listen);
+    apply(fresh);
     alarms_->settle("daemon/configuration", {});
     say("read the configuration again");
   } catch (const Error& error) {
@@ -123,6 +130,41 @@ void Daemon::reload() {
                       {}}});
   }
   manager_.tell("READY=1");
+}
+
+/// Throws if the address cannot be had; then the old one stays.
+void Daemon::listen(const std::string& wanted) {
+  if (wanted == listens_at_) return;
+  std::unique_ptr<service::HttpListener> fresh;
+  if (!wanted.empty()) {
+    fresh = std::make_unique<service::HttpListener>(
+        service::find_address(wanted),
+        [this](const service::HttpRequest& request) {
+          const std::lock_guard lock(picture_mutex_);
+          return answer(request, picture_, Clock::now() - taken_ < seconds(10));
+        },
+        service::Audience::readers);
+    say(fmt::format("shows how things are at http://{}/", fresh->address().text()));
+  }
+  listener_ = std::move(fresh);
+  listens_at_ = wanted;
+}
+
+void Daemon::take_picture() {
+  Picture fresh;
+  fresh.at = base::now();
+  fresh.started = started_;
+  fresh.look_every = settings_->serve.check_every;
+  fresh.content = state_->content();
+  for (const auto& [name, worker] : workers_) fresh.jobs.push_back(worker->view());
+  for (const auto& [name, watch] : watches_) fresh.looks[name] = watch->last();
+  const auto failing = alarms_->failing();
+  for (const std::string& each : channels_of(settings_->alert)) {
+    fresh.channels[each] = !failing.contains(each);
+  }
+  const std::lock_guard lock(picture_mutex_);
+  picture_ = std::move(fresh);
+  taken_ = Clock::now();
 }
 
 void Daemon::look_after_workers() {
@@ -174,6 +216,8 @@ void Daemon::forget_those_who_left() {
 
 void Daemon::run() {
   say(fmt::format("serving {}: {} jobs", path_.string(), workers_.size()));
+  take_picture();
+  listen(settings_->serve.listen);
   manager_.tell("READY=1");
   auto next_look = Clock::now();
   auto next_sign = Clock::now();
@@ -184,7 +228,8 @@ void Daemon::run() {
     const auto now = Clock::now();
     if (now >= next_look) {
       look_after_workers();
-      next_look = now + seconds(2);
+      take_picture();
+      next_look = now + seconds(1);
     }
     if (manager_.watchdog() && now >= next_sign) {
       manager_.tell("WATCHDOG=1");

@@ -6,11 +6,13 @@
 // Everything that can hang is in a thread or a process of its own; this one only looks at signals,
 // at whether a worker is stuck, and tells systemd that it is alive. SIGHUP reads the configuration
 // again; one that is wrong changes nothing and raises an alarm. SIGTERM and SIGINT end it: children
-// are asked to end, and it waits for them for at most 40 seconds.
+// are asked to end, and it waits for them for at most 40 seconds. With [serve] listen it shows how
+// things are (serve/pages.h).
 
 #include <map>
 #include <memory>
 
+#include "serve/pages.h"
 #include "serve/service_manager.h"
 #include "serve/watch.h"
 #include "serve/worker.h"
@@ -31,8 +33,11 @@ class Daemon {
 
  private:
   using Settings = std::shared_ptr<const operations::Configuration>;
+  void check(const operations::Configuration& configuration) const;
   void apply(const operations::Configuration& configuration);
   void reload();
+  void listen(const std::string& wanted);
+  void take_picture();
   void look_after_workers();
   void forget_those_who_left();
   void forget_what_is_not_configured();
@@ -49,6 +54,12 @@ class Daemon {
   std::map<std::string, std::unique_ptr<Watch>> watches_;
   std::vector<std::unique_ptr<Worker>> leaving_;  ///< of jobs that the configuration has no more
   std::vector<std::unique_ptr<Watch>> leaving_watches_;
+  const base::Timestamp started_ = base::now();
+  std::mutex picture_mutex_;
+  Picture picture_;
+  std::chrono::steady_clock::time_point taken_{};
+  std::string listens_at_;
+  std::unique_ptr<service::HttpListener> listener_;  ///< the last: its thread uses the others
 };
 
 }  // namespace holdfast::serve

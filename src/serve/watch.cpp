@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <set>
 #include <sstream>
 
 #include "base/error.h"
@@ -37,7 +38,9 @@ std::vector<json> parse_documents(const std::string& text) {
 }
 
 std::vector<Alarm> alarms_of(const std::vector<json>& reports) {
+  if (reports.empty()) base::fail(Code::corrupt, "it printed nothing");
   std::vector<Alarm> alarms;
+  std::set<std::string> of_cluster;
   try {
     for (const json& report : reports) {
       const std::string repository = report.value("repository", "");
@@ -52,7 +55,9 @@ std::vector<Alarm> alarms_of(const std::vector<json>& reports) {
         if (level == "ok") continue;
         const std::string what = finding.at("what");
         const std::string about = finding.value("about", what);
-        alarms.push_back({repository.empty() ? about : repository + "/" + about,
+        const bool is_of_cluster = finding.value("of", "") == "cluster";
+        if (is_of_cluster && !of_cluster.insert(about).second) continue;
+        alarms.push_back({repository.empty() || is_of_cluster ? about : repository + "/" + about,
                           level == "BAD",
                           what,
                           finding.at("remedy"),
