@@ -86,6 +86,7 @@ void add_proxy(CLI::App& app, Invocation& invocation);
 void add_smoke(CLI::App& app, Invocation& invocation);
 void add_probe(CLI::App& app, Invocation& invocation);
 void add_uptime(CLI::App& app, Invocation& invocation);
+void add_serve(CLI::App& app, Invocation& invocation);
 void add_expire(CLI::App& app, Invocation& invocation);
 void add_pin(CLI::App& app, Invocation& invocation);  ///< and unpin
 void add_snapshot(CLI::App& app, Invocation& invocation);

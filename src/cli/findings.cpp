@@ -29,6 +29,9 @@ nlohmann::json findings_json(const operations::Findings& findings) {
   nlohmann::json list = nlohmann::json::array();
   for (const operations::Finding& each : findings.all()) {
     list.push_back({{"level", name_of(each.level)}, {"what", each.what}, {"remedy", each.remedy}});
+    if (each.about.empty()) continue;
+    list.back()["about"] = each.about;
+    list.back()["of"] = each.of_cluster ? "cluster" : "repository";
   }
   return list;
 }

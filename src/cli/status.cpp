@@ -34,7 +34,17 @@ json to_json(const operations::StatusReport& report) {
               {"durable_lsn", postgres::to_string(risk.durable_end)}};
   rpo["last_commit"] = risk.last_commit ? json(base::to_iso(*risk.last_commit)) : json();
   rpo["server_lsn"] = risk.server_end ? json(postgres::to_string(*risk.server_end)) : json();
+  json objectives = json::array();
+  for (const operations::Objective& each : report.objectives) {
+    objectives.push_back({{"name", each.name},
+                          {"unit", each.is_share ? "share" : "s"},
+                          {"target", each.target ? json(*each.target) : json()},
+                          {"measured", each.measured ? json(*each.measured) : json()},
+                          {"held", each.held ? json(*each.held) : json()},
+                          {"how", each.how}});
+  }
   json document = {{"ok", report.findings.ok()},
+                   {"objectives", objectives},
                    {"rpo", rpo},
                    {"slots", slots},
                    {"findings", findings_json(report.findings)}};
@@ -47,16 +57,24 @@ json to_json(const operations::StatusReport& report) {
   return document;
 }
 
-std::string duration_text(const std::optional<base::Microseconds>& duration,
-                          std::string_view otherwise) {
-  return duration ? base::to_string_short(*duration) : std::string(otherwise);
+std::string value_text(const operations::Objective& objective, const std::optional<double>& value,
+                       std::string_view otherwise) {
+  if (!value) return std::string(otherwise);
+  if (objective.is_share) return fmt::format("{:.3f} %", *value * 100);
+  return base::to_string_short(base::Microseconds(static_cast<std::int64_t>(*value * 1e6)));
 }
 
 void print(const operations::StatusReport& report) {
-  std::cout << fmt::format("{:<24} {:>14} {:>14}\n", "OBJECTIVE", "TARGET", "MEASURED");
-  std::cout << fmt::format("{:<24} {:>14} {:>14}  {}\n", "RPO: what would be lost",
-                           duration_text(report.rpo_objective, "none"),
-                           duration_text(report.risk.age, "not measured"), report.risk.how);
+  constexpr std::string_view row = "{:<18} {:>12} {:>14}  {:<7} {}\n";
+  std::cout << fmt::format(row, "OBJECTIVE", "TARGET", "MEASURED", "HELD", "");
+  for (const operations::Objective& each : report.objectives) {
+    std::cout << fmt::format(row, each.name, value_text(each, each.target, "none"),
+                             value_text(each, each.measured, "not measured"),
+                             each.held     ? *each.held ? "yes" : "NO"
+                             : each.target ? "unknown"
+                                           : "-",
+                             each.how);
+  }
   std::cout << "\n";
   print_findings(report.findings);
   for (const operations::SlotState& slot : report.slots) {

@@ -376,6 +376,9 @@ Configuration parse_configuration(std::string_view text, const base::fs::path& p
   }
   configuration.probe_history =
       read_history(file, root.table("history"), configuration.drill.evidence);
+  configuration.schedule = read_schedule(file, root.table("schedule"));
+  configuration.alert = read_alert(file, root.table("alert"));
+  configuration.serve = read_serve(file, root.table("serve"), configuration.drill.evidence);
   root.refuse_other_keys();
   if (configuration.wal.copies > configuration.repositories.size()) {
     throw Error(

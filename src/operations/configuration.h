@@ -15,6 +15,7 @@
 #include "operations/keep_rules.h"
 #include "operations/recover_settings.h"
 #include "operations/secrets_configuration.h"
+#include "operations/serve_settings.h"
 #include "repository/keys.h"
 #include "service/probe.h"
 
@@ -93,6 +94,9 @@ struct Configuration {
   std::vector<service::ProbeSettings> probes;
   std::vector<FilesConfiguration> files;
   base::fs::path probe_history;  ///< [history] file
+  ScheduleSettings schedule;
+  AlertSettings alert;
+  ServeSettings serve;
   /// Of several repositories those that answered: recovery asks these, and waits for no other.
   std::vector<std::string> reachable;
 

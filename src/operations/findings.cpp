@@ -9,7 +9,7 @@ void Findings::note_windows(const std::vector<RecoveryWindow>& windows) {
     const bool is_last = &window == &windows.back();
     const Level level = !window.ends_in_hole ? Level::good : is_last ? Level::bad : Level::warning;
     note(level, "recovery window " + to_string(window),
-         level == Level::bad ? "take a new backup" : "");
+         level == Level::bad ? "take a new backup" : "", "gap");
   }
 }
 

@@ -1,14 +1,17 @@
 #include "operations/status.h"
 
+#include <sys/statvfs.h>
+
 #include <algorithm>
 #include <charconv>
 
 #include "base/error.h"
 #include "base/report.h"
-#include "operations/evidence.h"
 #include "operations/source.h"
+#include "operations/status_objectives.h"
 #include "postgres/administration.h"
 #include "postgres/wal_page.h"
+#include "repository/pins.h"
 
 namespace holdfast::operations {
 
@@ -29,27 +32,33 @@ class Look {
   StatusReport run() {
     report_.rpo_objective = configuration_.objectives.rpo;
     report_.risk.how = "there is no good backup to start from";
-    attempt([this] { look_at_repository(); });
-    attempt([this] { look_at_server(); });
-    attempt([this] { look_at_drills(); });
+    attempt("repository", [this] { look_at_repository(); });
+    of_cluster("server", [this] { look_at_server(); });
     judge();
+    of_cluster("drill", [this] { look_at_records(configuration_, cluster_.name, report_); });
+    of_cluster("uptime", [this] { look_at_uptime(configuration_, report_); });
     return std::move(report_);
   }
 
  private:
-  void note(Level level, std::string what, std::string remedy = {}) {
-    report_.findings.note(level, std::move(what), std::move(remedy));
+  void note(Level level, std::string about, std::string what, std::string remedy = {}) {
+    report_.findings.note(level, std::move(what), std::move(remedy), std::move(about));
   }
   template <typename Work>
-  void attempt(const Work& work) {
-    report_.findings.attempt(work);
+  void attempt(std::string about, const Work& work) {
+    report_.findings.attempt(work, std::move(about));
+  }
+  template <typename Work>
+  void of_cluster(std::string about, const Work& work) {
+    report_.findings.attempt_of_cluster(work, std::move(about));
   }
 
   void look_at_repository();
   void look_at_backups(const Catalog& catalog);
+  void look_at_pins();
   void look_at_wal(const SystemView& system);
-  void look_at_drills();
   void look_at_server();
+  void look_at_disk();
   void look_at_slots(postgres::Session& session);
   void compare_with(postgres::Session& session);
   std::optional<bool> commits_behind_the_archive() const;
@@ -69,14 +78,31 @@ void Look::look_at_repository() {
   look_at_backups(catalog);
   systems_ = view_systems(*site_, catalog);
   if (!systems_.empty()) look_at_wal(systems_.front());
+  look_at_pins();
+}
+
+/// A pin that ends soon: somebody meant the backup to stay until he was done with it.
+void Look::look_at_pins() {
+  constexpr std::chrono::days soon{3};
+  const Timestamp now = base::now();
+  for (const SystemView& system : systems_) {
+    for (const repository::Pin& pin : repository::Pins(site_->repository, system.place).all()) {
+      if (!pin.readable || now > pin.until || pin.until - now > soon) continue;
+      note(Level::warning, "pin:" + pin.id,
+           fmt::format("the pin of backup {} ends at {} ({})", pin.backup.text,
+                       base::to_string(pin.until), pin.reason),
+           "pin it again if it must stay longer");
+    }
+  }
 }
 
 void Look::look_at_backups(const Catalog& catalog) {
-  for (const UnreadableBackup& backup : catalog.unreadable) note(Level::bad, backup.why);
+  for (const UnreadableBackup& backup : catalog.unreadable)
+    note(Level::bad, "backup:" + backup.id.text, backup.why);
   for (const BackupInfo& backup : catalog.backups) {
     if (backup.is_damaged()) {
       const bool is_newest = &backup == &catalog.backups.back();
-      note(is_newest ? Level::bad : Level::warning,
+      note(is_newest ? Level::bad : Level::warning, "backup:" + backup.id.text,
            fmt::format("backup {} of {} holds damaged pages in {} files", backup.id.text,
                        base::to_string(backup.stopped), backup.damaged.size()),
            is_newest ? "mend what is damaged and take a new backup" : "");
@@ -85,13 +111,14 @@ void Look::look_at_backups(const Catalog& catalog) {
     }
   }
   if (!report_.newest_good) {
-    note(Level::bad, "there is no good backup", "take one with `holdfast backup`");
+    note(Level::bad, "backup", "there is no good backup", "take one with `holdfast backup`");
     return;
   }
   report_.newest_good_age =
       std::max(base::Microseconds(0), base::now() - report_.newest_good->stopped);
-  note(Level::good, fmt::format("newest good backup {}, {} old", report_.newest_good->id.text,
-                                base::to_string_short(*report_.newest_good_age)));
+  note(Level::good, "backup",
+       fmt::format("newest good backup {}, {} old", report_.newest_good->id.text,
+                   base::to_string_short(*report_.newest_good_age)));
 }
 
 void Look::look_at_wal(const SystemView& system) {
@@ -101,7 +128,7 @@ void Look::look_at_wal(const SystemView& system) {
   report_.findings.note_windows(report_.windows);
   if (report_.windows.empty()) {
     report_.risk.how = "no backup can be restored with the WAL in the repository";
-    note(Level::bad, "there is no recovery window", "take a new backup");
+    note(Level::bad, "gap", "there is no recovery window", "take a new backup");
     return;
   }
   const RecoveryWindow& newest = report_.windows.back();
@@ -111,55 +138,32 @@ void Look::look_at_wal(const SystemView& system) {
   report_.risk.age = std::max(base::Microseconds(0), base::now() - newest.to);
 }
 
-/// Three things can be wrong, each without the others: none ever passed, the last pass is too old,
-/// the newest one failed (TRAPS DS8). And records that somebody changed prove nothing.
-void Look::look_at_drills() {
-  const auto& every = configuration_.objectives.drill_every;
-  if (!every) return;
-  const base::fs::path& directory = configuration_.drill.evidence;
-  const char* remedy = "run `holdfast drill`, and let it run regularly";
-  if (!base::status_of(directory / "signing-key.pub")) {
-    return note(Level::bad, "no drill has passed yet: nobody knows whether a restore works",
-                remedy);
-  }
-  const EvidenceReport report = verify_evidence(directory, key_beside(directory));
-  if (!report.ok()) {
-    note(Level::bad,
-         fmt::format("the records of drills are not whole: {}", report.problems.front()),
-         "`holdfast drill verify` tells all");
-  }
-  const Evidence* newest = nullptr;
-  const Evidence* passed = nullptr;
-  for (const EvidenceRecord& record : report.records) {
-    if (record.evidence.cluster != cluster_.name || record.evidence.kind != "drill") continue;
-    newest = &record.evidence;
-    if (newest->verdict == Verdict::pass) passed = newest;
-  }
-  if (newest != nullptr && newest->verdict != Verdict::pass) {
-    note(newest->verdict == Verdict::fail ? Level::bad : Level::warning,
-         fmt::format("the newest drill's verdict is {}: {}", name_of(newest->verdict),
-                     newest->notes),
-         fmt::format("see {}", (directory / (newest->id + ".md")).string()));
-  }
-  if (passed == nullptr) return note(Level::bad, "no drill has passed yet", remedy);
-  const base::Microseconds age = std::max(base::Microseconds(0), base::now() - passed->at);
-  const bool holds = age <= *every;
-  note(holds ? Level::good : Level::bad,
-       fmt::format("the last drill that passed is {} old; one every {} is promised",
-                   base::to_string_short(age), base::to_string_short(*every)),
-       holds ? "" : remedy);
-}
-
 void Look::look_at_server() {
   postgres::Session session(cluster_.connection);
   matching_control_file(cluster_, session);
+  look_at_disk();
   look_at_slots(session);
   const postgres::ArchiverStatus archiver = postgres::archiver_status(session);
   if (archiver.failing) {
-    note(Level::bad, fmt::format("archiving fails: {} could not be archived", archiver.last_failed),
+    note(Level::bad, "archiving",
+         fmt::format("archiving fails: {} could not be archived", archiver.last_failed),
          "the server's log has the reason; try `holdfast wal push` by hand");
   }
   compare_with(session);
+}
+
+/// A server that cannot write WAL any more stops.
+void Look::look_at_disk() {
+  if (cluster_.data_directory.empty()) return;
+  const base::fs::path directory = cluster_.data_directory / "pg_wal";
+  struct statvfs room {};
+  if (::statvfs(directory.c_str(), &room) != 0 || room.f_blocks == 0) return;
+  const std::uint64_t left = std::uint64_t{room.f_bavail} * room.f_frsize;
+  const double share = static_cast<double>(room.f_bavail) / static_cast<double>(room.f_blocks);
+  if (share > 0.10) return;
+  note(share > 0.03 ? Level::warning : Level::bad, "disk",
+       fmt::format("the file system of pg_wal has {} left", base::size_text(left)),
+       "make room: a server that cannot write WAL stops");
 }
 
 void Look::look_at_slots(postgres::Session& session) {
@@ -173,12 +177,12 @@ void Look::look_at_slots(postgres::Session& session) {
       slot.safe_wal_size = bytes;
     }
     if (slot.wal_status == "lost" || slot.wal_status == "unreserved") {
-      note(Level::bad,
+      note(Level::bad, "slot:" + slot.name,
            fmt::format("replication slot \"{}\" {} WAL that it needs", slot.name,
                        slot.wal_status == "lost" ? "has lost" : "is about to lose"),
            "see max_slot_wal_keep_size, and who should read from the slot");
     } else if (slot.wal_status == "extended") {
-      note(Level::warning,
+      note(Level::warning, "slot:" + slot.name,
            fmt::format("replication slot \"{}\" holds back more WAL than max_wal_size", slot.name),
            "whoever should read from it does not keep up, or is gone");
     }
@@ -190,7 +194,7 @@ void Look::compare_with(postgres::Session& session) {
   DataAtRisk& risk = report_.risk;
   if (!risk.last_commit) return;
   if (postgres::to_string(session.system_id()) != systems_.front().place.system_id) {
-    note(Level::bad, "the server is another system than the newest one in the repository",
+    note(Level::bad, "server", "the server is another system than the newest one in the repository",
          "take a backup of it, or mend connection in holdfast.toml");
     risk.age.reset();
     risk.how = "the server is another system";
@@ -252,13 +256,18 @@ std::optional<bool> Look::commits_behind_the_archive() const {
 }
 
 void Look::judge() {
+  Objective rpo{"rpo", false, {}, {}, {}, report_.risk.how};
+  if (report_.rpo_objective) rpo.target = seconds_of(*report_.rpo_objective);
+  if (report_.risk.age) rpo.measured = seconds_of(*report_.risk.age);
+  if (rpo.target && rpo.measured) rpo.held = *report_.risk.age <= *report_.rpo_objective;
+  report_.objectives.push_back(std::move(rpo));
   if (!report_.rpo_objective) return;
   const std::string wanted = base::to_string_short(*report_.rpo_objective);
   if (!report_.risk.age) {
-    note(Level::bad, fmt::format("rpo {} is not measured: {}", wanted, report_.risk.how));
+    note(Level::bad, "rpo", fmt::format("rpo {} is not measured: {}", wanted, report_.risk.how));
   } else {
     const bool holds = *report_.risk.age <= *report_.rpo_objective;
-    note(holds ? Level::good : Level::bad,
+    note(holds ? Level::good : Level::bad, "rpo",
          fmt::format("rpo {} {}: {} would be lost", wanted, holds ? "holds" : "is missed",
                      base::to_string_short(*report_.risk.age)),
          holds ? ""
@@ -282,7 +291,8 @@ void find_those_behind(std::vector<StatusReport>& reports) {
     report.findings.note(Finding::Level::warning,
                          fmt::format("this repository is behind another one: it lacks {} of WAL",
                                      base::size_text(missing)),
-                         "it catches up with the next WAL and the next `holdfast backup`");
+                         "it catches up with the next WAL and the next `holdfast backup`",
+                         "behind");
   }
 }
 

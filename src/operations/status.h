@@ -31,8 +31,23 @@ struct SlotState {
   std::optional<std::int64_t> safe_wal_size;  ///< bytes until it is lost; nullopt: no limit
 };
 
+/// What is promised beside what was measured.
+struct Objective {
+  std::string name;                ///< "rpo", "rto", "uptime web", "drill", "gameday"
+  bool is_share = false;           ///< of 1; else seconds
+  std::optional<double> target;    ///< nullopt: nothing is promised
+  std::optional<double> measured;  ///< nullopt: not measured
+  std::optional<bool> held;        ///< nullopt: nothing is promised, or it cannot be told
+  std::string how;                 ///< how it was measured, or why not
+};
+
+inline double seconds_of(base::Microseconds duration) {
+  return static_cast<double>(duration.count()) / 1e6;
+}
+
 struct StatusReport {
   std::optional<base::Microseconds> rpo_objective;
+  std::vector<Objective> objectives;  ///< the RPO first
   DataAtRisk risk;
   std::optional<BackupInfo> newest_good;
   std::optional<base::Microseconds> newest_good_age;

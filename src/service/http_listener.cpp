@@ -44,6 +44,8 @@ std::string_view reason(int status) {
       return "Payload Too Large";
     case 431:
       return "Request Header Fields Too Large";
+    case 503:
+      return "Service Unavailable";
     default:
       return "Internal Server Error";
   }
@@ -84,12 +86,14 @@ bool names_this_machine(std::string_view host) {
 }
 
 /// Why a request that is well-formed is not to be answered; nullopt if it is.
-std::optional<ParsedRequest> refusal_of(const HttpRequest& request) {
+std::optional<ParsedRequest> refusal_of(const HttpRequest& request, Audience audience) {
   const auto header = [&](const char* name) {
     const auto found = request.headers.find(name);
     return found == request.headers.end() ? std::string() : found->second;
   };
-  if (request.headers.contains("origin") || header("user-agent").starts_with("Mozilla/")) {
+  const bool reads = audience == Audience::readers && request.method == "GET";
+  const bool is_browser = header("user-agent").starts_with("Mozilla/");
+  if (request.headers.contains("origin") || (is_browser && !reads)) {
     return bad(403, "browsers are not allowed");
   }
   if (!names_this_machine(header("host"))) return bad(403, "host is not this machine");
@@ -134,7 +138,7 @@ bool read_request_line(std::string_view line, HttpRequest& request) {
 
 }  // namespace
 
-ParsedRequest parse_request(std::string_view bytes) {
+ParsedRequest parse_request(std::string_view bytes, Audience audience) {
   const std::size_t end = bytes.substr(0, most_headers).find("\r\n\r\n");
   if (end == std::string_view::npos) {
     return bytes.size() < most_headers ? ParsedRequest() : bad(431, "too many headers");
@@ -146,7 +150,7 @@ ParsedRequest parse_request(std::string_view bytes) {
       !read_headers(head.substr(std::min(first + 2, head.size())), parsed.request)) {
     return bad(400, "not an HTTP request");
   }
-  if (auto refusal = refusal_of(parsed.request)) return std::move(*refusal);
+  if (auto refusal = refusal_of(parsed.request, audience)) return std::move(*refusal);
   std::size_t length = 0;
   const auto found = parsed.request.headers.find("content-length");
   if (found != parsed.request.headers.end()) {
@@ -175,8 +179,8 @@ struct HttpListener::Connection {
   bool invited = false;  ///< it was told to go on (100 Continue)
 };
 
-HttpListener::HttpListener(const SocketAddress& address, Handler handler)
-    : handler_(std::move(handler)) {
+HttpListener::HttpListener(const SocketAddress& address, Handler handler, Audience audience)
+    : handler_(std::move(handler)), audience_(audience) {
   if (!address.is_loopback()) {
     throw base::Error(base::Code::refused,
                       fmt::format("refused to listen on {}: others could reach it", address.text()),
@@ -240,7 +244,7 @@ void HttpListener::on_events(Connection& connection, std::uint32_t events) {
 /// Answers one request, if there is one.
 bool HttpListener::answer(Connection& connection) {
   if (connection.closes) return false;
-  ParsedRequest parsed = parse_request(connection.input);
+  ParsedRequest parsed = parse_request(connection.input, audience_);
   if (parsed.state == ParsedRequest::State::incomplete) {
     // curl asks before it sends a larger body.
     const bool asks = connection.input.find("100-continue") != std::string::npos &&

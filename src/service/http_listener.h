@@ -1,12 +1,13 @@
 #pragma once
 
-// A small HTTP/1.1 server for programs on this machine: to steer something, not to serve the world.
+// A small HTTP/1.1 server for this machine: to steer something or to show it, not to serve the
+// world.
 //
 // It listens on loopback addresses only. A request has at most 16 KiB of headers and 1 MiB of body,
 // with a Content-Length; connections are kept alive. Whatever is not clearly a request is answered
 // with an error and the connection closed. A browser must not be led to it by a page from
 // elsewhere: requests with an Origin, from "Mozilla/", or for a Host that is not this machine are
-// refused (403).
+// refused (403). Where there is only something to read, browsers are welcome to GET it.
 
 #include <functional>
 #include <map>
@@ -41,14 +42,19 @@ struct ParsedRequest {
   std::size_t used = 0;  ///< bytes that were this request's
   HttpResponse refusal;  ///< if it is bad
 };
-ParsedRequest parse_request(std::string_view bytes);
+enum class Audience {
+  programs,
+  readers,  ///< browsers as well, for what a GET shows; the handler must change nothing
+};
+ParsedRequest parse_request(std::string_view bytes, Audience audience = Audience::programs);
 
 class HttpListener {
  public:
   using Handler = std::function<HttpResponse(const HttpRequest&)>;
   /// Listens from now on and calls `handler`, which must not throw, in a thread of its own. Throws
   /// Error(refused) for an address that others can reach.
-  HttpListener(const SocketAddress& address, Handler handler);
+  HttpListener(const SocketAddress& address, Handler handler,
+               Audience audience = Audience::programs);
   ~HttpListener();
   HttpListener(const HttpListener&) = delete;
   HttpListener& operator=(const HttpListener&) = delete;
@@ -65,6 +71,7 @@ class HttpListener {
   void end(Connection& connection);
 
   Handler handler_;
+  const Audience audience_;
   base::Fd socket_;
   SocketAddress address_;
   EventLoop::Watch watch_ = 0;
