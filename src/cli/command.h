@@ -91,6 +91,7 @@ void add_pin(CLI::App& app, Invocation& invocation);  ///< and unpin
 void add_snapshot(CLI::App& app, Invocation& invocation);
 void add_migrate(CLI::App& app, Invocation& invocation);
 void add_secrets(CLI::App& app, Invocation& invocation);
+void add_files(CLI::App& app, Invocation& invocation);
 
 /// Parses and runs; returns the exit status.
 int run(int argc, char** argv);
