@@ -52,8 +52,13 @@ std::int64_t nanoseconds(const timespec& time) {
   return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
-bool is_same(const struct stat& before, const struct stat& after) {
-  return before.st_size == after.st_size &&
+/// Nobody wrote to it since `before`. File systems tell time by the kernel's ticks, so a change in
+/// the tick in which the reading began would show in no time: what is as new as that counts as
+/// written to.
+bool is_same(const struct stat& before, const struct stat& after, base::Timestamp began) {
+  const auto tick = std::chrono::milliseconds(20);
+  const std::int64_t latest = std::chrono::nanoseconds((began - tick).time_since_epoch()).count();
+  return nanoseconds(after.st_ctim) < latest && before.st_size == after.st_size &&
          nanoseconds(before.st_mtim) == nanoseconds(after.st_mtim) &&
          nanoseconds(before.st_ctim) == nanoseconds(after.st_ctim);
 }
@@ -145,6 +150,7 @@ class Taker {
       return add(FileSetEntry::Kind::file, path, before);
     }
     const std::string name = name_of(path);
+    const base::Timestamp began = base::now();
     buffer_.resize(repository::FileSetWriter::piece_bytes);
     std::uint64_t size = base::read_at(file, buffer_, 0, name);
     count(size);
@@ -163,7 +169,7 @@ class Taker {
     }
     struct stat after {};
     look(file, name, after);
-    if (!is_whole || is_same(before, after)) return;
+    if (!is_whole || is_same(before, after, began)) return;
     ++summary_.changed;
     progress_.warn("files {}: \"{}\" was written to while it was read", files_.name, name);
   }

@@ -3,7 +3,7 @@
 #include <fcntl.h>
 
 #include "faults/faults.h"
-#include "harness/harness.h"
+#include "harness/witness.h"
 
 namespace holdfast::tests {
 namespace {
