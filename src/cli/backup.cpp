@@ -41,7 +41,17 @@ void backup(Invocation& invocation, const operations::Configuration& configurati
       made.compared_with.empty()
           ? ""
           : fmt::format(" (compared with {} by {})", made.compared_with, made.compared);
-  if (invocation.json) return print_json(invocation, operations::to_json(made));
+  if (invocation.json) {
+    nlohmann::json document = operations::to_json(made);
+    document["files_taken"] = nlohmann::json::array();
+    for (const operations::TakenFiles& each : made.taken_files) {
+      document["files_taken"].push_back({{"name", each.name},
+                                         {"entries", each.entries},
+                                         {"bytes", each.bytes},
+                                         {"note", each.note}});
+    }
+    return print_json(invocation, document);
+  }
   std::cout << fmt::format(
       "{} backup {} of {} in {}: {} in {} files, {} stored{}\n"
       "It can be restored to {} ({}) and, as far as WAL is archived, to any later moment.\n",
@@ -49,6 +59,13 @@ void backup(Invocation& invocation, const operations::Configuration& configurati
       base::to_string_short(base::now() - begun), base::size_text(made.bytes), made.files,
       base::size_text(made.stored_bytes), compared, base::to_string(made.stopped),
       postgres::to_string(made.stop));
+  for (const operations::TakenFiles& each : made.taken_files) {
+    std::cout << fmt::format(
+        "Files {}: {}\n", each.name,
+        each.note.empty()
+            ? fmt::format("{} in {} entries", base::size_text(each.bytes), each.entries)
+            : "none taken: " + each.note);
+  }
 }
 
 /// A repository that was down while others were not gets the WAL that it missed.

@@ -273,7 +273,7 @@ int run(int argc, char** argv) {
        {add_init,   add_backup,  add_snapshot, add_list,    add_events, add_restore, add_extract,
         add_mount,  add_unmount, add_settle,   add_verify,  add_wal,    add_doctor,  add_status,
         add_pin,    add_expire,  add_drill,    add_gameday, add_proxy,  add_smoke,   add_probe,
-        add_uptime, add_migrate, add_recover,  add_secrets, add_serve,  add_demo}) {
+        add_uptime, add_migrate, add_recover,  add_secrets, add_files,  add_serve,   add_demo}) {
     add(app, invocation);
   }
   app.footer("Each command has its own --help.");

@@ -93,6 +93,7 @@ void add_snapshot(CLI::App& app, Invocation& invocation);
 void add_migrate(CLI::App& app, Invocation& invocation);
 void add_recover(CLI::App& app, Invocation& invocation);
 void add_secrets(CLI::App& app, Invocation& invocation);
+void add_files(CLI::App& app, Invocation& invocation);
 
 /// Parses and runs; returns the exit status.
 int run(int argc, char** argv);

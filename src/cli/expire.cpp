@@ -69,11 +69,11 @@ json plan_json(const operations::ExpirePlan& plan) {
   for (const operations::SystemPlan& system : plan.systems) systems.push_back(system_json(system));
   json unreadable = json::array();
   for (const auto& each : plan.unreadable) unreadable.push_back(each.id.text);
-  return {{"has_rules", plan.has_rules},
-          {"systems", systems},
-          {"unreadable", unreadable},
-          {"bytes", plan.bytes()},
-          {"problems", plan.problems}};
+  json files = json::array();
+  for (const auto& each : plan.files) files.push_back(each.name);
+  return {{"has_rules", plan.has_rules}, {"systems", systems},
+          {"unreadable", unreadable},    {"files", files},
+          {"bytes", plan.bytes()},       {"problems", plan.problems}};
 }
 
 std::string moment(const operations::BackupInfo& backup) {
@@ -111,6 +111,10 @@ void print_plan(const operations::ExpirePlan& plan) {
   for (const operations::SystemPlan& system : plan.systems) print_system(system);
   for (const operations::UnreadableBackup& each : plan.unreadable) {
     std::cout << fmt::format("{:<21}  stays   it cannot be read\n", each.id.text);
+  }
+  if (!plan.files.empty()) {
+    std::cout << fmt::format("{} sets of files go, whose time is over: {}\n", plan.files.size(),
+                             base::size_text(bytes_of(plan.files)));
   }
 }
 
@@ -152,7 +156,7 @@ void expire(Invocation& invocation, const operations::Configuration& configurati
   if (!plan.problems.empty()) invocation.exit_status = base::info(Code::corrupt).exit_status;
   if (!plan.has_rules) {
     print_warning(
-        "nothing is ever expired, as the configuration has no rules; to have some, add\n"
+        "no backup is ever expired, as the configuration has no rules; to have some, add\n"
         "  [keep]\n  backups = \"7d\"");
   }
   operations::ExpireOutcome done;

@@ -43,6 +43,7 @@ json to_json(const operations::VerifyReport& report) {
           {"frames", report.frames},
           {"wal_files", report.wal_segments},
           {"secret_bundles", report.secret_bundles},
+          {"file_sets", report.file_sets},
           {"bytes_read", report.bytes},
           {"orphans", report.orphans},
           {"orphan_bytes", report.orphan_bytes}};

@@ -12,6 +12,7 @@
 #include "operations/catalog_names.h"
 #include "operations/changed_since.h"
 #include "operations/copy_files.h"
+#include "operations/files.h"
 #include "operations/increment.h"
 #include "operations/set_back.h"
 #include "operations/source.h"
@@ -541,7 +542,10 @@ void Run::commit() {
 }  // namespace
 
 BackupInfo take_backup(const Site& site, const BackupRequest& request, base::Progress& progress) {
-  return Run(site, request, progress).take();
+  BackupInfo taken = Run(site, request, progress).take();
+  // It is committed, and nothing that becomes of these can change that.
+  taken.taken_files = take_files(site, taken.place, taken.id, progress);
+  return taken;
 }
 
 }  // namespace holdfast::operations

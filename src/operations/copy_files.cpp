@@ -65,18 +65,6 @@ struct Item {
   }
 };
 
-std::string name_of_owner(std::uint32_t uid, std::uint32_t gid) {
-  std::array<char, 4096> buffer{};
-  passwd user{};
-  passwd* found_user = nullptr;
-  ::getpwuid_r(uid, &user, buffer.data(), buffer.size(), &found_user);
-  std::string name = found_user != nullptr ? found_user->pw_name : std::to_string(uid);
-  group owners{};
-  group* found_group = nullptr;
-  ::getgrgid_r(gid, &owners, buffer.data(), buffer.size(), &found_group);
-  return name + ":" + (found_group != nullptr ? found_group->gr_name : std::to_string(gid));
-}
-
 /// Names of owners, looked up once each. Used by the walking thread only.
 class Owners {
  public:
@@ -443,6 +431,18 @@ void Copier::pass_on_finished(std::unique_lock<std::mutex>& lock) {
 }
 
 }  // namespace
+
+std::string name_of_owner(std::uint32_t uid, std::uint32_t gid) {
+  std::array<char, 4096> buffer{};
+  passwd user{};
+  passwd* found_user = nullptr;
+  ::getpwuid_r(uid, &user, buffer.data(), buffer.size(), &found_user);
+  std::string name = found_user != nullptr ? found_user->pw_name : std::to_string(uid);
+  group owners{};
+  group* found_group = nullptr;
+  ::getgrgid_r(gid, &owners, buffer.data(), buffer.size(), &found_group);
+  return name + ":" + (found_group != nullptr ? found_group->gr_name : std::to_string(gid));
+}
 
 WrongList::WrongList(const std::string& path, std::uint64_t page)
     : Error(

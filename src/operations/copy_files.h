@@ -65,4 +65,7 @@ struct CopyResult {
 CopyResult copy_files(const repository::Repository& repository, const repository::Backups& backups,
                       const CopyRequest& request, base::Progress& progress);
 
+/// "user:group", by name where there is one.
+std::string name_of_owner(std::uint32_t uid, std::uint32_t gid);
+
 }  // namespace holdfast::operations

@@ -1,11 +1,13 @@
 #include "operations/cut_over.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/http.h"
 #include "base/secrecy.h"
+#include "operations/files.h"
 #include "operations/restored_cluster.h"
 #include "operations/secret_targets.h"
 #include "postgres/session.h"
@@ -126,6 +128,26 @@ StepResult restore_secrets_of_service(const RecoveryContext& context) {
   restore_secrets(*target, secrets, false, false);
   return {false, fmt::format("{} secrets of bundle {} are in {}", secrets.size(), chosen.info.id,
                              file.string())};
+}
+
+StepResult restore_files_of_service(const RecoveryContext& context) {
+  const Site site = open_site(context.configuration(), context.recovery().cluster);
+  std::map<std::string, FilesSet> newest;
+  for (FilesSet& each : list_files(site)) {
+    if (each.readable) newest[each.name] = std::move(each);
+  }
+  std::string found;
+  for (const auto& [name, set] : newest) {
+    const bool is_there = base::status_of(set.path).has_value();
+    if (!is_there) {
+      base::make_directories(path(set.path).parent_path());
+      restore_files_set(site, name, set.backup, set.path);
+    }
+    found += fmt::format("{}{} {} {}", found.empty() ? "" : "; ", name,
+                         is_there ? "is there already in" : "came back to", set.path);
+  }
+  if (found.empty()) return skipped("nothing was taken along with backups");
+  return {false, found};
 }
 
 StepResult write_environment(const RecoveryContext& context) {

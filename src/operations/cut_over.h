@@ -9,6 +9,9 @@ namespace holdfast::operations {
 /// The sealed bundle, opened into the environment file. What is there and differs is not replaced.
 StepResult restore_secrets_of_service(const RecoveryContext& context);
 
+/// What was taken along with backups, each set where it was. What is there already stays.
+StepResult restore_files_of_service(const RecoveryContext& context);
+
 /// DATABASE_URL in the environment file leads to the restored cluster; the file as it was is kept.
 StepResult write_environment(const RecoveryContext& context);
 /// Makes the file what it was, if it was changed.

@@ -8,7 +8,9 @@
 #include "base/workers.h"
 #include "operations/expire_survey.h"
 #include "operations/expired_wal.h"
+#include "operations/files.h"
 #include "operations/wal_needs.h"
+#include "repository/file_sets.h"
 #include "repository/lease.h"
 #include "repository/signed_document.h"
 
@@ -159,6 +161,21 @@ Timestamp time_of_rules(const RetentionInput& facts, Timestamp clock) {
   return newest ? std::min(clock, *newest + std::chrono::days(1)) : clock;
 }
 
+/// A promise holds that was made when a set was taken, and one that the configuration makes now.
+void plan_files(const Site& site, ExpirePlan& plan) {
+  for (const FilesSet& each : list_files(site)) {
+    if (!each.readable) continue;  // what was promised is not known; `verify` tells
+    Timestamp until = each.until;
+    for (const FilesConfiguration& files : site.configuration.files) {
+      if (files.name == each.name) until = std::max(until, each.taken + files.keep);
+    }
+    if (plan.now <= until) continue;
+    const std::string name = repository::object_of(each.place, {each.backup, each.name});
+    const auto object = site.repository.store().stat(name);
+    plan.files.push_back({name, object ? object->size : 0});
+  }
+}
+
 /// Reads a cluster, decides, and plans. `clock` tells the store's time for a system.
 ExpirePlan make_plan(const Site& site, const ExpireRequest& request, bool preview,
                      const std::function<Timestamp(const SystemSurvey&)>& clock) {
@@ -195,6 +212,7 @@ ExpirePlan make_plan(const Site& site, const ExpireRequest& request, bool previe
     plan.systems.push_back(
         SystemPlanner(system, std::move(own), clock(system), request.grace, preview).plan(blocked));
   }
+  plan_files(site, plan);
   plan.unreadable = std::move(seen.unreadable);
   plan.problems = std::move(seen.problems);
   return plan;
@@ -242,6 +260,7 @@ class Expiry {
         if (!is_map(each)) remove_mark(system.place, each);
       }
     }
+    for (const NamedObject& each : sweep.files) remove(each);
     outcome_.problems = sweep.problems;
     return std::move(outcome_);
   }
@@ -366,10 +385,11 @@ std::vector<const Decision*> SystemPlan::going() const {
 }
 
 bool ExpirePlan::empty() const {
-  return std::ranges::all_of(systems, [](const SystemPlan& system) {
-    return system.going().empty() && system.unreferenced.empty() && system.remains.empty() &&
-           std::ranges::all_of(system.wal, [](const auto& each) { return each.going.empty(); });
-  });
+  return files.empty() && std::ranges::all_of(systems, [](const SystemPlan& system) {
+           return system.going().empty() && system.unreferenced.empty() && system.remains.empty() &&
+                  std::ranges::all_of(system.wal,
+                                      [](const auto& each) { return each.going.empty(); });
+         });
 }
 
 std::uint64_t ExpirePlan::bytes() const {
@@ -381,6 +401,7 @@ std::uint64_t ExpirePlan::bytes() const {
     add(system.unreferenced);
     for (const TimelineWal& timeline : system.wal) add(timeline.going);
   }
+  add(files);
   return sum;
 }
 
@@ -391,7 +412,7 @@ ExpirePlan plan_expire(const Site& site, const ExpireRequest& request) {
 
 ExpireOutcome expire(const Site& site, const ExpirePlan& plan, const ExpireRequest& request,
                      base::Progress& progress) {
-  if (!site.configuration.keep.expire_anything()) return {};
+  if (!site.configuration.keep.expire_anything() && plan.files.empty()) return {};
   return Expiry(site, request, progress).run(plan);
 }
 

@@ -59,6 +59,9 @@ struct SystemPlan {
 struct ExpirePlan {
   bool has_rules = true;  ///< without [keep] no backup is ever expired
   std::vector<SystemPlan> systems;
+  /// Files that went along with backups ([files.NAME]) and have been there long enough. They go by
+  /// no rule but their own, whatever becomes of their backups.
+  std::vector<NamedObject> files;
   std::vector<UnreadableBackup> unreadable;
   /// What the rules went by: our clock, but at most a day after the newest backup or WAL.
   base::Timestamp now{};

@@ -157,6 +157,8 @@ StepResult RecoveryRun::act(Step step) {
       return restored_.choose();
     case Step::secrets:
       return restore_secrets_of_service(context_);
+    case Step::files:
+      return restore_files_of_service(context_);
     case Step::restore:
       return restored_.restore();
     case Step::replay:
@@ -178,7 +180,6 @@ StepResult RecoveryRun::act(Step step) {
     case Step::backup:
       return restored_.back_up();
     case Step::provision:
-    case Step::files:
     case Step::reconnect:
       break;
   }
@@ -361,8 +362,9 @@ std::string action_of(const RecoveryContext& context, Step step, const std::stri
       return line ? by : fmt::format("the gate of {}", settings.smoke.string());
     case Step::backup:
       return line ? by : "take a backup on the new timeline";
-    case Step::provision:
     case Step::files:
+      return line ? by : "what was taken along with backups, where it was";
+    case Step::provision:
     case Step::reconnect:
       return by;
   }
@@ -375,7 +377,6 @@ bool is_left_out(const RecoveryContext& context, Step step) {
   if (settings.command(step)) return false;
   switch (step) {
     case Step::provision:
-    case Step::files:
     case Step::reconnect:
       return true;
     case Step::secrets:

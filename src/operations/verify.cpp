@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/workers.h"
 #include "postgres/wal_segment.h"
+#include "repository/file_sets.h"
 #include "repository/pack.h"
 #include "repository/secret_bundles.h"
 
@@ -384,6 +385,24 @@ void check_secret_bundles(const Site& site, VerifyReport& report) {
   }
 }
 
+void check_file_sets(const Site& site, VerifyReport& report) {
+  for (const std::string& system : site.repository.systems(site.cluster.name)) {
+    const repository::ClusterPlace place{site.cluster.name, system};
+    for (const auto& name : repository::file_sets(site.repository, place)) {
+      const auto damage = damage_of([&] {
+        repository::FileSetReader reader(site.repository, place, name);
+        report.bytes += reader.stored_bytes();
+        base::View content;
+        while (reader.next(content)) base::stop_if_interrupted();
+      });
+      ++report.file_sets;
+      if (!damage) continue;
+      report.problems.push_back(
+          fmt::format("files {} of backup {}: {}", name.name, name.backup.text, *damage));
+    }
+  }
+}
+
 }  // namespace
 
 bool VerifyReport::ok() const {
@@ -404,6 +423,7 @@ VerifyReport verify(const Site& site, unsigned workers, base::Progress& progress
     SystemVerifier(site, system, workers, progress, report).run();
   }
   check_secret_bundles(site, report);
+  check_file_sets(site, report);
   return report;
 }
 

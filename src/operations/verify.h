@@ -28,6 +28,7 @@ struct VerifyReport {
   std::uint64_t frames = 0;
   std::uint64_t wal_segments = 0;
   std::uint64_t secret_bundles = 0;
+  std::uint64_t file_sets = 0;
   std::uint64_t bytes = 0;    ///< stored bytes that were read
   std::uint64_t orphans = 0;  ///< objects that no backup refers to
   std::uint64_t orphan_bytes = 0;
