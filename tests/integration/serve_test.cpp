@@ -152,7 +152,7 @@ TEST_F(Serve, catches_up_a_backup_that_was_missed_and_shows_how_things_are) {
        "print([s.value for s in samples if s.name == 'holdfast_job_runs_total'\n"
        "       and s.labels == {'job': 'backup.main', 'outcome': 'success'}])\n",
        place_.path("metrics").string()});
-  EXPECT_EQ(parsed.output, "[1.0]\n") << parsed.errors << metrics;
+  EXPECT_EQ(parsed.output, "[1]\n") << parsed.errors << metrics;
 
   expect_clean_end(daemon);
   for (const std::string& text : {daemon.said(), page, metrics}) {
