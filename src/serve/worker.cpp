@@ -106,7 +106,10 @@ std::optional<Timestamp> Worker::due(const Work& work) const {
   const JobRecord record = surroundings_.state.job(work.job.name);
   if (!work.job.follows.empty()) {
     const JobRecord first = surroundings_.state.job(work.job.follows);
-    const bool fresh = first.slot && *first.slot > record.last() && first.status.value_or(0) == 0;
+    if (!first.slot || first.status.value_or(0) != 0) return std::nullopt;
+    // A run that was caught up was due long before it was done.
+    const Timestamp done = std::max(*first.slot, first.succeeded.value_or(*first.slot));
+    const bool fresh = record.slot ? *first.slot > *record.slot : done > record.known_since;
     return fresh ? first.slot : std::nullopt;
   }
   const operations::ScheduleSettings& settings = work.settings->schedule;

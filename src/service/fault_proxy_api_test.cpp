@@ -30,15 +30,16 @@ TEST(HttpListener, lets_browsers_read_only_where_there_is_only_something_to_read
   const auto state = [](const std::string& request, Audience audience) {
     return parse_request(request, audience).state;
   };
-  using State = ParsedRequest::State;
+  constexpr auto complete = ParsedRequest::State::complete;
+  constexpr auto bad = ParsedRequest::State::bad;
   const std::string browser = "Host: localhost\r\nUser-Agent: Mozilla/5.0\r\n";
-  EXPECT_EQ(state("GET / HTTP/1.1\r\n" + browser + "\r\n", Audience::readers), State::complete);
-  EXPECT_EQ(state("GET / HTTP/1.1\r\n" + browser + "\r\n", Audience::programs), State::bad);
-  EXPECT_EQ(state("POST / HTTP/1.1\r\n" + browser + "\r\n", Audience::readers), State::bad);
+  EXPECT_EQ(state("GET / HTTP/1.1\r\n" + browser + "\r\n", Audience::readers), complete);
+  EXPECT_EQ(state("GET / HTTP/1.1\r\n" + browser + "\r\n", Audience::programs), bad);
+  EXPECT_EQ(state("POST / HTTP/1.1\r\n" + browser + "\r\n", Audience::readers), bad);
   EXPECT_EQ(state("GET / HTTP/1.1\r\n" + browser + "Origin: http://evil.example\r\n\r\n",
                   Audience::readers),
-            State::bad);
-  EXPECT_EQ(state("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", Audience::readers), State::bad);
+            bad);
+  EXPECT_EQ(state("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", Audience::readers), bad);
 }
 
 TEST(HttpListener, refuses_browsers_rebound_names_and_what_is_not_http) {
