@@ -35,6 +35,19 @@ inline std::string text_of(const fs::path& file) {
   return text.str();
 }
 
+/// A port that was free just now.
+inline int free_port() {
+  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  EXPECT_EQ(::bind(socket, reinterpret_cast<sockaddr*>(&address), length), 0);
+  EXPECT_EQ(::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length), 0);
+  ::close(socket);
+  return ntohs(address.sin_port);
+}
+
 /// All processes below this one, and itself.
 inline std::vector<pid_t> family(pid_t pid) {
   std::vector<pid_t> all = {pid};

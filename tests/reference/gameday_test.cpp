@@ -7,19 +7,6 @@
 namespace reference::tests {
 namespace {
 
-/// A port that was free just now.
-int free_port() {
-  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof(address);
-  EXPECT_EQ(::bind(socket, reinterpret_cast<sockaddr*>(&address), length), 0);
-  EXPECT_EQ(::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length), 0);
-  ::close(socket);
-  return ntohs(address.sin_port);
-}
-
 /// PostgreSQL, Redis, an issuer (oauth2-mock-server), a schema with a building in it, and a
 /// repository whose drills lay the evidence beside; no service, which the game day starts.
 class GameDay : public ::testing::Test {
