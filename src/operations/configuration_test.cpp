@@ -173,6 +173,21 @@ TEST(Probes, ask_the_web_or_a_server) {
   EXPECT_EQ(with("").probe_history, "/etc/docs/audit/probes.sqlite");
 }
 
+TEST(Configuration, reads_what_goes_along_with_a_backup) {
+  const auto all = with(
+      "[files.env]\npath = \"service/\"\n[files.staging]\npath = \"/srv/in\"\nkeep = \"2d\"\n");
+  ASSERT_EQ(all.files.size(), 2U);
+  EXPECT_EQ(all.files[0].path, "/etc/service") << "beside the configuration";
+  EXPECT_EQ(all.files[0].keep, std::chrono::days(7));
+  EXPECT_EQ(all.files[1].path, "/srv/in");
+  EXPECT_EQ(all.files[1].keep, std::chrono::days(2));
+  for (const char* wrong :
+       {"[files.a]", "[files.a]\npath = \"/\"", "[files.\"../a\"]\npath = \"/x\"",
+        "[files.a]\npath = \"/x\"\nkeep = \"0s\""}) {
+    EXPECT_THROW(with(wrong), base::Error) << wrong;
+  }
+}
+
 TEST(Probes, CC10_refuse_what_means_nothing) {
   for (const char* lines :
        {"[probe.a]", "[probe.a]\nurl = \"u\"\nsql = \"s\"", "[probe.a]\nsql = \"s\"",

@@ -173,7 +173,8 @@ std::optional<FileSetEntry> FileSetReader::next(base::View& content) {
 void FileSetReader::check_order(const FileSetEntry& entry) {
   using EntryKind = FileSetEntry::Kind;
   if (entries_ == 0) {
-    if (!entry.path.empty() || entry.kind == EntryKind::link) corrupt("it does not begin with itself");
+    if (!entry.path.empty() || entry.kind == EntryKind::link)
+      corrupt("it does not begin with itself");
     if (entry.kind == EntryKind::directory) open_.emplace_back();
     return;
   }
