@@ -17,13 +17,18 @@ using base::fs::path;
 constexpr std::chrono::seconds grace{30};
 constexpr std::uintmax_t longest_log = 1 << 20;
 
-/// A full disk must not keep a job from being begun.
+/// A full disk must not keep a job from being begun, nor from ending well: a command whose output
+/// could not be written fails.
 path usable_log(const path& log) {
   try {
     base::make_directories(log.parent_path());
-    base::open_file(log, O_WRONLY | O_CREAT | O_TRUNC);
+    const base::Fd file = base::open_file(log, O_WRONLY | O_CREAT | O_TRUNC);
+    base::write_all(file, base::Bytes(64 << 10), log);
+    base::fs::resize_file(log, 0);
     return log;
-  } catch (const base::Error&) {
+  } catch (const std::exception&) {
+    std::error_code ignored;
+    base::fs::resize_file(log, 0, ignored);
     return "/dev/null";
   }
 }

@@ -95,6 +95,46 @@ TEST_F(Status, fails_when_the_objective_is_missed_or_a_slot_has_lost_its_wal) {
   EXPECT_EQ(status(check_failed).at("slots")[0].at("wal_status"), "lost");
 }
 
+TEST_F(Status, shows_each_objective_beside_what_was_measured) {
+  source_->sql("INSERT INTO t SELECT generate_series(1, 100)");
+  place_.must({"backup"});
+  place_.archive_all(*source_);
+  promise("rpo = \"1h\"\nrto = \"1h\"\n[probe.db]\nconnection = \"" + source_->connection() +
+          "\"\nsql = \"SELECT 1\"\ninterval = \"1s\"");
+  const auto objectives = [&](int expected) {
+    const json report = status(expected);
+    std::map<std::string, json> found;
+    for (const json& each : report.at("objectives")) found[each.at("name")] = each;
+    return found;
+  };
+  auto found = objectives(check_failed);
+  EXPECT_TRUE(found.at("rto").at("measured").is_null()) << "VE6";
+  EXPECT_TRUE(found.at("rto").at("held").is_null());
+  EXPECT_TRUE(found.at("uptime db").at("measured").is_null());
+  place_.must({"drill"});
+  place_.must({"probe"});
+  eventually("the sample has spoken for some time", [&] {
+    return !place_.holdfast({"status", "--json"})
+                .json()
+                .at("objectives")
+                .at(3)
+                .at("measured")
+                .is_null();
+  });
+  found = objectives(0);
+  EXPECT_EQ(found.at("rpo").at("held"), true);
+  EXPECT_EQ(found.at("rto").at("held"), true);
+  EXPECT_EQ(found.at("rto").at("target"), 3600);
+  EXPECT_GT(found.at("rto").at("measured").get<double>(), 0.05) << "DS9";
+  EXPECT_LT(found.at("rto").at("measured").get<double>(), 60);
+  EXPECT_EQ(found.at("uptime db").at("measured"), 1);
+  EXPECT_LT(found.at("drill").at("measured").get<double>(), 60);
+  EXPECT_TRUE(found.at("drill").at("target").is_null());
+  std::string text = text_of(place_.configuration());
+  overwrite(place_.configuration(), text.replace(text.find("rto = \"1h\""), 10, "rto = \"1ms\""));
+  EXPECT_EQ(objectives(check_failed).at("rto").at("held"), false);
+}
+
 TEST_F(Status, DS5_a_hole_in_the_wal_is_seen) {
   place_.must({"backup"});
   source_->sql("INSERT INTO t VALUES (1)");
