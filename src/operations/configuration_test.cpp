@@ -188,6 +188,46 @@ TEST(Configuration, reads_what_goes_along_with_a_backup) {
   }
 }
 
+TEST(Recover, reads_steps_by_their_names) {
+  const RecoverSettings settings =
+      parse_configuration(
+          without +
+              "[recover]\nenvironment_file = \"api.env\"\ndatabase_host = \"new\"\n"
+              "database_port = 6000\n[recover.command]\nfence = \"ssh old off\"\n"
+              "[recover.undo]\nreconnect = \"x\"\n[recover.limit]\nsmoke = \"3s\"\n",
+          "/etc/holdfast.toml")
+          .recover;
+  EXPECT_EQ(settings.environment_file, "/etc/api.env");
+  EXPECT_EQ(settings.state, "/etc/recoveries");
+  EXPECT_EQ(settings.database_port, 6000);
+  EXPECT_EQ(settings.variable, "DATABASE_URL");
+  EXPECT_EQ(settings.command(RecoveryStep::fence), "ssh old off");
+  EXPECT_FALSE(settings.command(RecoveryStep::reconnect));
+  EXPECT_EQ(settings.undo_command(RecoveryStep::reconnect), "x");
+  EXPECT_EQ(settings.limit(RecoveryStep::smoke), std::chrono::seconds(3));
+  for (std::size_t i = 0; i < recovery_steps; ++i) {
+    const auto step = static_cast<RecoveryStep>(i);
+    EXPECT_EQ(recovery_step(name_of(step)), step);
+    EXPECT_GT(settings.limit(step).count(), 0);
+  }
+}
+
+TEST(Recover, CC10_refuses_what_means_nothing) {
+  for (const char* text :
+       {"[recover]\nport = 1\n", "[recover.command]\nfences = \"x\"\n",
+        "[recover]\ndatabase_host = \"h\"\n", "[recover]\ndatabase_port = 5\n",
+        "[recover.limit]\nsmoke = \"soon\"\n", "[recover.compose]\nfiles = [\"x\"]\n",
+        "[recover]\nunit = \"u\"\n[recover.command]\ndeploy = \"d\"\n",
+        "[recover]\nenvironment_file = \"e\"\ndatabase_host = \"h\"\ndatabase_port = 70000\n"}) {
+    try {
+      parse_configuration(without + text, "/holdfast.toml");
+      ADD_FAILURE() << text;
+    } catch (const base::Error& error) {
+      EXPECT_EQ(error.code(), Code::configuration) << text;
+    }
+  }
+}
+
 TEST(Probes, CC10_refuse_what_means_nothing) {
   for (const char* lines :
        {"[probe.a]", "[probe.a]\nurl = \"u\"\nsql = \"s\"", "[probe.a]\nsql = \"s\"",

@@ -10,6 +10,7 @@ namespace holdfast::operations {
 namespace {
 
 using base::Error;
+using base::fs::path;
 
 EvidenceCheck check_of(const StepRecord& step) {
   EvidenceCheck check{"step " + std::string(name_of(step.step)), CheckOutcome::not_run, step.found};
@@ -89,7 +90,17 @@ EvidenceFiles record_recovery(const RecoveryContext& context, Evidence& evidence
                     evidence.rpo ? base::to_string_short(*evidence.rpo) : "not measured",
                     evidence.rto ? base::to_string_short(*evidence.rto) : "not measured");
   }
-  return add_evidence(configuration.drill.evidence, key, evidence);
+  const path& directory = configuration.drill.evidence;
+  if (base::status_of(directory / (evidence.id + ".json"))) {
+    // An earlier try died right behind this.
+    const base::VerifyingKey check(key.public_pem(), "the signing key");
+    for (const EvidenceRecord& each : verify_evidence(directory, check).records) {
+      if (each.evidence.id != evidence.id) continue;
+      evidence = each.evidence;
+      return {each.number, directory / (evidence.id + ".json"), directory / (evidence.id + ".md")};
+    }
+  }
+  return add_evidence(directory, key, evidence);
 }
 
 std::vector<Rotation> rotation_after(const RecoveryContext& context) {
