@@ -34,6 +34,12 @@ bool holds_nothing(const path& directory) {
   return !names || names->empty();
 }
 
+/// Renaming one takes its mount down, and so does a death.
+void mount_if_instant(const path& directory) {
+  const InstantPlace instant = instant_place(directory);
+  if (read_instant(instant) && !serving_process(instant)) start_mount_process(instant);
+}
+
 std::chrono::seconds seconds_of(base::Microseconds limit) {
   return std::chrono::ceil<std::chrono::seconds>(limit);
 }
@@ -163,8 +169,7 @@ std::string RestoredCluster::rescue_wal(const Site& site, const RestorePlan& pla
 void RestoredCluster::run_closed() {
   if (closed_) return;
   const Recovery& recovery = context_.recovery();
-  const InstantPlace instant = instant_place(recovery.directory);
-  if (read_instant(instant) && !serving_process(instant)) start_mount_process(instant);
+  mount_if_instant(recovery.directory);
   // After a death of ours it may still be ending.
   stop_server(recovery.directory, std::chrono::minutes(1));
   with_site([&](const Site& site) {
@@ -266,6 +271,7 @@ std::string RestoredCluster::connection(const RecoveryContext& context) {
 void RestoredCluster::start_server(const RecoveryContext& context, const path& directory,
                                    base::Microseconds limit) {
   if (server_process(directory)) return;
+  mount_if_instant(directory);
   if (const auto line = context.settings().command(RecoveryStep::start)) {
     return run_user_command(context, name_of(RecoveryStep::start), *line, limit);
   }

@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "base/error.h"
-#include "harness/witness.h"
+#include "harness/instant.h"
 
 namespace holdfast::tests {
 namespace {
@@ -39,6 +39,11 @@ class Recover : public ::testing::TestWithParam<int> {
         run_tool(cluster_->installation(), "pg_ctl",
                  {"-D", each.string(), "-m", "immediate", "-w", "stop"});
       }
+    }
+    // What was mounted, also under the names that recoveries gave it.
+    for (const auto& each : fs::directory_iterator(data().parent_path())) {
+      const auto place = operations::instant_place(each.path());
+      if (operations::serving_process(place)) operations::unmount_instant(place);
     }
   }
   fs::path data() const { return cluster_->data_directory(); }
@@ -246,6 +251,50 @@ TEST_P(RecoverOnce, undone_after_the_cut_over_leaves_everything_as_it_was) {
     kept = kept || each.path().string().find(".undone-") != std::string::npos;
   }
   EXPECT_TRUE(kept) << "what was committed meanwhile must not be thrown away";
+}
+
+/// Whoever runs the tests mounts; as root the server is still the server's user's.
+TEST_P(RecoverOnce, instantly_serves_at_once_survives_its_death_and_can_be_taken_back) {
+  NEEDS_FUSE();
+  const std::string before = digest(*cluster_);
+  const operations::InstantPlace mounted = operations::instant_place(data());
+  // Killed behind the mount: what was mounted is used again, or made anew.
+  base::Command command;
+  command.argv = {holdfast_binary().string(),
+                  "--config",
+                  place_.configuration().string(),
+                  "recover",
+                  "--instant",
+                  "--yes"};
+  command.directory = place_.path();
+  {
+    base::Child child(command, place_.path("log"));
+    eventually("it replays", [&] {
+      return child.finished() || (fs::exists(place_.path("recoveries")) && fs::exists(journal()) &&
+                                  state_of("replay") != "pending");
+    });
+    child.signal(SIGKILL);
+    child.wait();
+  }
+  const auto serving = operations::serving_process(mounted);
+  if (serving) ::kill(*serving, SIGKILL);
+  const Result done = holdfast_as_self(place_, {"recover", "--resume"});
+  ASSERT_EQ(done.status, 0) << done.errors << done.output;
+  EXPECT_NE(done.output.find("settle"), std::string::npos) << "what is to be done later is said";
+  ASSERT_TRUE(operations::serving_process(mounted)) << "it is no mount";
+  EXPECT_EQ(digest(*cluster_), before);
+  sql("INSERT INTO public.orders VALUES (-1) RETURNING id");
+  // The next disaster, on what is still mounted.
+  const std::string later = digest(*cluster_);
+  const Result again = holdfast_as_self(place_, {"recover", "--instant", "--yes", "--json"});
+  ASSERT_EQ(again.status, 0) << again.errors;
+  EXPECT_EQ(again.json().at("timeline"), 3);
+  EXPECT_EQ(digest(*cluster_), later);
+  // And back to the first mount.
+  const Result undone = holdfast_as_self(place_, {"recover", "--undo"});
+  ASSERT_EQ(undone.status, 0) << undone.errors;
+  EXPECT_EQ(digest(*cluster_), later);
+  EXPECT_EQ(sql("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"), "00000002");
 }
 
 TEST_P(RecoverOnce, does_not_open_a_cluster_that_is_not_what_it_should_be) {
