@@ -403,6 +403,18 @@ void check_signer(const path& directory, const base::SigningKey& key) {
                     "directory ([drill] evidence) and keep this one");
 }
 
+namespace {
+
+/// The head, then the table: both follow from the records.
+void write_ends(const path& directory, const base::SigningKey& key, const Head& last,
+                const std::vector<EvidenceRecord>& records) {
+  const json head = {{"count", last.count}, {"last_sha256", last.last}};
+  base::replace_file(directory / head_name, base::view(signed_text(head, key)), readable);
+  base::replace_file(directory / log_name, base::view(log_of(records)), readable);
+}
+
+}  // namespace
+
 EvidenceFiles add_evidence(const path& directory, const base::SigningKey& key,
                            const Evidence& evidence) {
   base::make_directories(directory, 0755);
@@ -431,11 +443,26 @@ EvidenceFiles add_evidence(const path& directory, const base::SigningKey& key,
   const std::string text = signed_text(document, key);
   base::replace_file(files.markdown, base::view(markdown), readable);
   base::replace_file(files.json, base::view(text), readable);
-  const json head = {{"count", files.number}, {"last_sha256", digest_of(text)}};
-  base::replace_file(directory / head_name, base::view(signed_text(head, key)), readable);
   records.push_back({files.number, digest_of(text), evidence});
-  base::replace_file(directory / log_name, base::view(log_of(records)), readable);
+  write_ends(directory, key, {files.number, digest_of(text)}, records);
   return files;
+}
+
+std::optional<EvidenceFiles> finish_evidence(const path& directory, const base::SigningKey& key,
+                                             const std::string& id) {
+  if (!base::status_of(directory / (id + ".json"))) return std::nullopt;
+  const Lock lock(directory);
+  Reading reading(directory, base::VerifyingKey(key.public_pem(), "the signing key"));
+  const std::vector<EvidenceRecord> records = reading.read_all();
+  const auto found =
+      std::ranges::find(records, id, [](const EvidenceRecord& each) { return each.evidence.id; });
+  if (found == records.end()) return std::nullopt;
+  const Head last = reading.furthest();
+  // A head that knows of more must go on to show that something was removed.
+  if (!reading.head() || reading.head()->count <= last.count) {
+    write_ends(directory, key, last, records);
+  }
+  return EvidenceFiles{found->number, directory / (id + ".json"), directory / (id + ".md")};
 }
 
 EvidenceReport verify_evidence(const path& directory, const base::VerifyingKey& key) {

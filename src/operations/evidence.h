@@ -105,6 +105,11 @@ struct EvidenceFiles {
 EvidenceFiles add_evidence(const base::fs::path& directory, const base::SigningKey& key,
                            const Evidence& evidence);
 
+/// A record of this id that is there already, made by somebody who died right behind it: what is
+/// missing beside it is made. nullopt if there is none.
+std::optional<EvidenceFiles> finish_evidence(const base::fs::path& directory,
+                                             const base::SigningKey& key, const std::string& id);
+
 /// A record as it was read.
 struct EvidenceRecord {
   std::uint64_t number = 0;

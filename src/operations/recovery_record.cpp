@@ -91,15 +91,8 @@ EvidenceFiles record_recovery(const RecoveryContext& context, Evidence& evidence
                     evidence.rto ? base::to_string_short(*evidence.rto) : "not measured");
   }
   const path& directory = configuration.drill.evidence;
-  if (base::status_of(directory / (evidence.id + ".json"))) {
-    // An earlier try died right behind this.
-    const base::VerifyingKey check(key.public_pem(), "the signing key");
-    for (const EvidenceRecord& each : verify_evidence(directory, check).records) {
-      if (each.evidence.id != evidence.id) continue;
-      evidence = each.evidence;
-      return {each.number, directory / (evidence.id + ".json"), directory / (evidence.id + ".md")};
-    }
-  }
+  // An earlier try may have died right behind this.
+  if (const auto there = finish_evidence(directory, key, evidence.id)) return *there;
   return add_evidence(directory, key, evidence);
 }
 

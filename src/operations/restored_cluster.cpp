@@ -305,10 +305,8 @@ StepResult RestoredCluster::open() {
   close();
   const Recovery& recovery = context_.recovery();
   const base::Microseconds limit = context_.settings().limit(RecoveryStep::start);
-  if (!context_.cluster().data_directory.empty()) set_up_archiving();
-  start_server(context_, recovery.directory, limit);
   std::string why = "it does not answer";
-  const bool open = await_step(limit, [&] {
+  const auto is_open = [&] {
     try {
       postgres::Session session(connection(context_));
       const std::string system = postgres::to_string(session.system_id());
@@ -322,7 +320,14 @@ StepResult RestoredCluster::open() {
       why = error.message();
       return false;
     }
-  });
+  };
+  // What runs and is not reached is the closed server of an earlier try, which ends with it.
+  if (!server_process(recovery.directory) || !is_open()) {
+    stop_server(recovery.directory, std::chrono::minutes(1));
+    if (!context_.cluster().data_directory.empty()) set_up_archiving();
+    start_server(context_, recovery.directory, limit);
+  }
+  const bool open = await_step(limit, is_open);
   if (open)
     return {false, fmt::format("it serves system {} on timeline {}", recovery.system_id,
                                recovery.timeline)};

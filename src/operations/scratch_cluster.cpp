@@ -158,7 +158,8 @@ void ScratchCluster::bring_back(const RestoreRequest& request, unsigned workers,
 void ScratchCluster::start(const std::string& superuser, std::chrono::seconds limit) {
   postgres::ScratchOptions options;
   options.superuser = superuser;
-  options.place = place_;
+  // Beside a cluster that stays there may be directories that only we can enter.
+  if (!stays_) options.place = place_;
   options.log = log();
   options.limit = limit;
   options.durable = stays_;

@@ -164,7 +164,9 @@ void ScratchServer::start(const ScratchOptions& options) {
   how.superuser = options.superuser;
   how.log = options.log;
   constexpr std::size_t longest_parent = 70;
-  if (options.place.native().size() <= longest_parent) how.socket_parent = options.place;
+  if (!options.place.empty() && options.place.native().size() <= longest_parent) {
+    how.socket_parent = options.place;
+  }
   how.trust_socket = true;
   how.ends_with_us = true;
   for (;;) {

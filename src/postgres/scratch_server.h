@@ -30,8 +30,9 @@ namespace holdfast::postgres {
 struct ScratchOptions {
   /// The name of a superuser of the cluster.
   std::string superuser = "postgres";
-  base::fs::path place;  ///< the socket's directory is made in it, unless its name is too long
-  base::fs::path log;    ///< what the server says; stays when the server is gone
+  /// The socket's directory is made in it; in /tmp if it is empty, or its name too long.
+  base::fs::path place;
+  base::fs::path log;  ///< what the server says; stays when the server is gone
   /// For the whole of recovery. Beyond it: Error(unreachable), as nothing is proven by it.
   std::chrono::seconds limit = std::chrono::hours(4);
   bool durable = false;

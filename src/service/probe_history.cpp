@@ -3,6 +3,7 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "base/error.h"
 
@@ -153,8 +154,21 @@ void ProbeHistory::run(const char* sql) {
   }
 }
 
-void ProbeHistory::prepare_schema() {
+/// Of two who open a new file at once one is told that it is busy, whatever its patience: changing
+/// the journal's mode is not waited for (https://sqlite.org/wal.html).
+void ProbeHistory::begin_journal() {
+  constexpr int tries = 1000;
+  for (int left = tries; left > 0; --left) {
+    const int result =
+        sqlite3_exec(database_.get(), "PRAGMA journal_mode = WAL", nullptr, nullptr, nullptr);
+    if (result != SQLITE_BUSY) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
   run("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+}
+
+void ProbeHistory::prepare_schema() {
+  begin_journal();
   Transaction transaction(*this);
   std::int64_t version = 0;
   std::int64_t whose = 0;

@@ -74,6 +74,7 @@ class ProbeHistory {
   class Statement;
   class Transaction;
   void run(const char* sql);
+  void begin_journal();
   void prepare_schema();
   Uptime raw_uptime(const std::string& probe, base::Timestamp from, base::Timestamp to);
   void fold_day(const std::string& probe, std::int64_t day);

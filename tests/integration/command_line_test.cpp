@@ -98,7 +98,7 @@ TEST_F(Configured, CC11_repeated_and_unknown_keys_are_refused_with_their_line) {
   expect_refused(cluster + "colour = \"blue\"\n" + repository, 4);
   expect_refused(cluster + repository + "retries = \"3\"\n", 7);
   expect_refused("colour = \"blue\"\n" + cluster + repository, 1);
-  expect_refused(cluster + repository + "[schedule]\n", 7);
+  expect_refused(cluster + repository + "[scheduling]\n", 7);
   expect_refused(cluster + "[cluster.main]\n" + repository, 4);
   expect_refused("[cluster.main]\nconnection = 3\n", 2);
   expect_refused("[cluster.main]\ndata_directory = \"relative\"\nconnection = \"x\"\n", 1);
