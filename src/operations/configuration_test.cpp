@@ -194,9 +194,14 @@ TEST(Recover, reads_steps_by_their_names) {
           without +
               "[recover]\nenvironment_file = \"api.env\"\ndatabase_host = \"new\"\n"
               "database_port = 6000\n[recover.command]\nfence = \"ssh old off\"\n"
-              "[recover.undo]\nreconnect = \"x\"\n[recover.limit]\nsmoke = \"3s\"\n",
+              "[recover.undo]\nreconnect = \"x\"\n[recover.limit]\nsmoke = \"3s\"\n"
+              "[recover.cloudflare]\ntoken_file = \"cf\"\nzone = \"z\"\nrecord = \"r\"\n"
+              "content = \"c\"\n",
           "/etc/holdfast.toml")
           .recover;
+  ASSERT_TRUE(settings.edge);
+  EXPECT_EQ(settings.edge->token_file, "/etc/cf");
+  EXPECT_EQ(settings.edge->type, "CNAME");
   EXPECT_EQ(settings.environment_file, "/etc/api.env");
   EXPECT_EQ(settings.state, "/etc/recoveries");
   EXPECT_EQ(settings.database_port, 6000);
@@ -217,7 +222,12 @@ TEST(Recover, CC10_refuses_what_means_nothing) {
        {"[recover]\nport = 1\n", "[recover.command]\nfences = \"x\"\n",
         "[recover]\ndatabase_host = \"h\"\n", "[recover]\ndatabase_port = 5\n",
         "[recover.limit]\nsmoke = \"soon\"\n", "[recover.compose]\nfiles = [\"x\"]\n",
-        "[recover]\nunit = \"u\"\n[recover.command]\ndeploy = \"d\"\n",
+        "[recover]\nunit = \"u\"\n[recover.command]\ndeploy = \"d\"\n", "[recover.cloudflare]\n",
+        "[recover.cloudflare]\ntokens = \"x\"\n",
+        "[recover.cloudflare]\nzone = \"z\"\nrecord = \"r\"\n",
+        "[recover.cloudflare]\naccount = \"a\"\ntunnel = \"t\"\nhostname = \"h\"\n",
+        "[recover.cloudflare]\nconnector = \"c\"\naccount = \"a\"\n",
+        "[recover.cloudflare]\npool = \"p\"\norigin = \"o\"\naddress = \"a\"\n",
         "[recover]\nenvironment_file = \"e\"\ndatabase_host = \"h\"\ndatabase_port = 70000\n"}) {
     try {
       parse_configuration(without + text, "/holdfast.toml");

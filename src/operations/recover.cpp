@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/workers.h"
 #include "operations/cut_over.h"
+#include "operations/edge.h"
 #include "operations/old_cluster.h"
 #include "operations/recovery_record.h"
 #include "operations/restored_cluster.h"
@@ -140,7 +141,8 @@ StepResult RecoveryRun::act(Step step) {
     return skipped("the host is not lost (no --full)");
   }
   // These use their commands themselves: there is more to be done than that.
-  const bool has_own_way = step == Step::start || step == Step::deploy || step == Step::fence;
+  const bool has_own_way =
+      step == Step::start || step == Step::deploy || step == Step::fence || step == Step::reconnect;
   const auto line = settings.command(step);
   if (line && !has_own_way) {
     run_user_command(context_, name_of(step), *line, settings.limit(step));
@@ -179,8 +181,9 @@ StepResult RecoveryRun::act(Step step) {
       return pass_smoke(context_);
     case Step::backup:
       return restored_.back_up();
-    case Step::provision:
     case Step::reconnect:
+      return reconnect_edge(context_);
+    case Step::provision:
       break;
   }
   return skipped(fmt::format("there is no [recover.command] {}", name_of(step)));
@@ -222,6 +225,7 @@ RecoverOutcome RecoveryRun::undo() {
     return state != StepState::pending && state != StepState::skipped;
   };
   // Backwards, so that nobody comes to the restored cluster any more while it is put aside.
+  take_back("the edge", [&] { undo_edge(context_); });
   for (const Step step : {Step::reconnect, Step::smoke, Step::proof, Step::ready, Step::deploy}) {
     const auto line = settings.undo_command(step);
     if (!line || !was_begun(step)) continue;
@@ -364,8 +368,9 @@ std::string action_of(const RecoveryContext& context, Step step, const std::stri
       return line ? by : "take a backup on the new timeline";
     case Step::files:
       return line ? by : "what was taken along with backups, where it was";
-    case Step::provision:
     case Step::reconnect:
+      return settings.edge ? (line ? by + "; then " : "") + edge_plan(*settings.edge) : by;
+    case Step::provision:
       return by;
   }
   return by;
@@ -377,8 +382,9 @@ bool is_left_out(const RecoveryContext& context, Step step) {
   if (settings.command(step)) return false;
   switch (step) {
     case Step::provision:
-    case Step::reconnect:
       return true;
+    case Step::reconnect:
+      return !settings.edge;
     case Step::secrets:
       return settings.environment_file.empty() || context.recovery().identity.empty();
     case Step::environment:

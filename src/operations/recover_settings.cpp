@@ -95,6 +95,55 @@ class Reader {
     return found;
   }
 
+  /// What is named in part is a mistake: it would be left out in a bad night.
+  static void all_or_none(const Section& section, std::string_view what,
+                          std::initializer_list<std::string_view> values) {
+    const auto set = std::ranges::count_if(values, [](std::string_view v) { return !v.empty(); });
+    if (set != 0 && static_cast<std::size_t>(set) != values.size()) {
+      section.refuse(fmt::format("[recover.cloudflare]: {} belong together", what));
+    }
+  }
+
+  std::optional<EdgeSettings> edge() {
+    const toml::table* table = section_.table("cloudflare");
+    if (table == nullptr) return std::nullopt;
+    Section edge(file_, *table, "recover.cloudflare");
+    EdgeSettings found;
+    found.api = edge.text("api");
+    if (const std::string file = edge.text("token_file"); !file.empty()) {
+      found.token_file = (file_.path.parent_path() / file).lexically_normal();
+    }
+    found.account = edge.text("account");
+    found.tunnel = edge.text("tunnel");
+    found.connector = edge.text("connector");
+    found.hostname = edge.text("hostname");
+    found.service = edge.text("service");
+    found.zone = edge.text("zone");
+    found.record = edge.text("record");
+    if (const std::string type = edge.text("type"); !type.empty()) found.type = type;
+    found.content = edge.text("content");
+    found.pool = edge.text("pool");
+    found.origin = edge.text("origin");
+    found.address = edge.text("address");
+    edge.refuse_other_keys();
+    all_or_none(edge, "\"hostname\" and \"service\"", {found.hostname, found.service});
+    all_or_none(edge, "\"zone\", \"record\" and \"content\"",
+                {found.zone, found.record, found.content});
+    all_or_none(edge, "\"pool\", \"origin\" and \"address\"",
+                {found.pool, found.origin, found.address});
+    const bool tunnel = !found.connector.empty() || !found.hostname.empty();
+    if (tunnel && (found.tunnel.empty() || found.account.empty())) {
+      edge.refuse("\"connector\" and \"hostname\" need \"account\" and \"tunnel\"");
+    }
+    if (!found.pool.empty() && found.account.empty()) {
+      edge.refuse("\"pool\" needs \"account\"");
+    }
+    if (!tunnel && found.zone.empty() && found.pool.empty()) {
+      edge.refuse("it names neither \"connector\", \"hostname\", \"zone\" nor \"pool\"");
+    }
+    return found;
+  }
+
  private:
   const TomlFile& file_;
   Section& section_;
@@ -144,6 +193,7 @@ RecoverSettings read_recover(const TomlFile& file, const toml::table* table) {
     settings.variable = variable;
   }
   settings.compose = reader.compose();
+  settings.edge = reader.edge();
   settings.unit = section.text("unit");
   settings.ready = section.text("ready");
   settings.proof = section.text("proof");

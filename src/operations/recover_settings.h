@@ -41,6 +41,24 @@ std::string_view name_of(RecoveryStep step);
 /// nullopt if no step is called that.
 std::optional<RecoveryStep> recovery_step(std::string_view name);
 
+/// [recover.cloudflare]: how the world comes to the service again. Each part is optional.
+struct EdgeSettings {
+  std::string api;            ///< empty: Cloudflare's own
+  base::fs::path token_file;  ///< empty: $CLOUDFLARE_API_TOKEN
+  std::string account;
+  std::string tunnel;
+  std::string connector;  ///< a command that starts cloudflared here; those before are evicted
+  std::string hostname;   ///< of the tunnel's configuration, and where it shall lead
+  std::string service;
+  std::string zone;  ///< of the DNS record, and what it shall hold
+  std::string record;
+  std::string type = "CNAME";
+  std::string content;
+  std::string pool;  ///< of the load balancer, which origin, and its address
+  std::string origin;
+  std::string address;
+};
+
 struct RecoverSettings {
   base::fs::path state;      ///< the journals, one directory for each recovery
   base::fs::path directory;  ///< of the restored cluster; empty: where the old one was
@@ -57,6 +75,7 @@ struct RecoverSettings {
   std::string
       proof;  ///< URL whose JSON tells the database's identity; empty: its sessions are seen
   base::fs::path smoke;  ///< a script for `holdfast smoke`, or for k6
+  std::optional<EdgeSettings> edge;
   std::vector<std::pair<RecoveryStep, std::string>> commands;  ///< instead of the step
   std::vector<std::pair<RecoveryStep, std::string>> undo;      ///< what takes it back
   std::vector<std::pair<RecoveryStep, base::Microseconds>> limits;

@@ -143,7 +143,10 @@ json to_json(const Recovery& recovery) {
           {"rpo_us", recovery.rpo ? json(recovery.rpo->count()) : json()},
           {"rpo_how", recovery.rpo_how},
           {"checks", checks},
-          {"new_backup", recovery.new_backup}};
+          {"new_backup", recovery.new_backup},
+          {"connectors_before",
+           recovery.connectors_before ? json(*recovery.connectors_before) : json()},
+          {"edge_before", recovery.edge_before}};
 }
 
 Recovery recovery_of(const json& document) {
@@ -191,6 +194,10 @@ Recovery recovery_of(const json& document) {
          each.at("found")});
   }
   document.at("new_backup").get_to(recovery.new_backup);
+  if (!document.at("connectors_before").is_null()) {
+    recovery.connectors_before = document.at("connectors_before").get<std::vector<std::string>>();
+  }
+  document.at("edge_before").get_to(recovery.edge_before);
   return recovery;
 }
 

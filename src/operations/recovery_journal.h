@@ -69,6 +69,9 @@ struct Recovery {
   std::string rpo_how;
   std::vector<EvidenceCheck> checks;  ///< of `prove`
   std::string new_backup;
+  /// Of `reconnect`: who served the tunnel before; and what was changed, with what it was.
+  std::optional<std::vector<std::string>> connectors_before;
+  std::map<std::string, std::string> edge_before;
 
   StepRecord& at(RecoveryStep step) { return steps.at(static_cast<std::size_t>(step)); }
   const StepRecord& at(RecoveryStep step) const { return steps.at(static_cast<std::size_t>(step)); }
