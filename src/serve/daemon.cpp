@@ -20,6 +20,9 @@ using std::chrono::seconds;
 /// A repository that has not said for so long whose turn it is hangs.
 constexpr seconds stuck_after{60};
 constexpr seconds end_within{40};
+/// Without a child what is left are threads that wait for a repository: none of them does anything
+/// that a killed daemon would not leave undone as well.
+constexpr seconds end_without_children_within{10};
 
 sigset_t awaited_signals() {
   sigset_t set;
@@ -239,6 +242,11 @@ void Daemon::run() {
   end();
 }
 
+bool Daemon::has_children() const {
+  return std::ranges::any_of(leaving_, [](const auto& each) { return each->runs(); }) ||
+         std::ranges::any_of(workers_, [](const auto& each) { return each.second->runs(); });
+}
+
 bool Daemon::all_over() const {
   const auto is_over = [](const auto& each) { return each->over(); };
   return std::ranges::all_of(leaving_, is_over) && std::ranges::all_of(leaving_watches_, is_over) &&
@@ -252,7 +260,12 @@ void Daemon::end() {
   for (const auto& [name, worker] : workers_) worker->stop();
   for (const auto& [name, watch] : watches_) watch->stop();
   const auto limit = Clock::now() + end_within;
-  while (!all_over() && Clock::now() < limit) await_signal(std::chrono::milliseconds(50));
+  auto last_child = Clock::now();
+  while (!all_over() && Clock::now() < limit &&
+         Clock::now() < last_child + end_without_children_within) {
+    await_signal(std::chrono::milliseconds(50));
+    if (has_children()) last_child = Clock::now();
+  }
   const auto last_words = std::min(limit, Clock::now() + seconds(3));
   while (!alarms_->stop() && Clock::now() < last_words) {
     await_signal(std::chrono::milliseconds(50));
