@@ -50,6 +50,7 @@ Daemon::Daemon(const base::fs::path& configuration)
   check(first);
   state_ = std::make_unique<State>(first.serve.state);
   alarms_ = std::make_unique<Alarms>(*state_);
+  listen(first.serve.listen);
   apply(first);
   forget_what_is_not_configured();
 }
@@ -140,13 +141,19 @@ void Daemon::listen(const std::string& wanted) {
   if (wanted == listens_at_) return;
   std::unique_ptr<service::HttpListener> fresh;
   if (!wanted.empty()) {
-    fresh = std::make_unique<service::HttpListener>(
-        service::find_address(wanted),
-        [this](const service::HttpRequest& request) {
-          const std::lock_guard lock(picture_mutex_);
-          return answer(request, picture_, Clock::now() - taken_ < seconds(10));
-        },
-        service::Audience::readers);
+    try {
+      fresh = std::make_unique<service::HttpListener>(
+          service::find_address(wanted),
+          [this](const service::HttpRequest& request) {
+            const std::lock_guard lock(picture_mutex_);
+            return answer(request, picture_, Clock::now() - taken_ < seconds(10));
+          },
+          service::Audience::readers);
+    } catch (const Error& error) {
+      throw Error(error.code(), error.message(),
+                  "change \"listen\" in [serve]; another program may have that port, and ports "
+                  "below 1024 are root's");
+    }
     say(fmt::format("shows how things are at http://{}/", fresh->address().text()));
   }
   listener_ = std::move(fresh);
@@ -218,9 +225,11 @@ void Daemon::forget_those_who_left() {
 }
 
 void Daemon::run() {
-  say(fmt::format("serving {}: {} jobs", path_.string(), workers_.size()));
+  say(fmt::format("serving {}: {} {}", path_.string(), workers_.size(),
+                  workers_.size() == 1 ? "job" : "jobs"));
+  if (workers_.empty()) say("nothing is to be done: add [schedule] to the configuration");
+  if (channels_of(settings_->alert).empty()) say("nobody is told of alarms: there is no [alert]");
   take_picture();
-  listen(settings_->serve.listen);
   manager_.tell("READY=1");
   auto next_look = Clock::now();
   auto next_sign = Clock::now();
