@@ -229,6 +229,9 @@ void Daemon::run() {
                   workers_.size() == 1 ? "job" : "jobs"));
   if (workers_.empty()) say("nothing is to be done: add [schedule] to the configuration");
   if (channels_of(settings_->alert).empty()) say("nobody is told of alarms: there is no [alert]");
+  for (const auto& [id, alarm] : state_->content().alarms) {
+    say(fmt::format("still raised: {}: {}", id, alarm.what));
+  }
   take_picture();
   manager_.tell("READY=1");
   auto next_look = Clock::now();

@@ -149,6 +149,7 @@ void Worker::look(const Work& work, const std::stop_token& stop) {
   if (!claimed->turn) {
     say(fmt::format("{} was done by another daemon", work.job.name));
     note(work, claimed->done, std::nullopt);
+    pause_ = seconds(0);
     return alarm_over(work);
   }
   say(fmt::format("{} begins; it was due at {}", work.job.name, base::to_string(*slot)));

@@ -1,5 +1,5 @@
-// `holdfast serve` on a disk that is full and beside a repository that hangs: it says so, goes on,
-// and what was due is done when that is over.
+// `holdfast serve` on a disk that is full, beside a repository that hangs, by a clock that jumps:
+// it says so, goes on, and what was due is done when that is over.
 
 #include "harness/daemon.h"
 #include "lossy_disk.h"
@@ -35,6 +35,15 @@ TEST_F(ServeFault, a_repository_that_is_full_is_not_tried_again_at_once) {
   const SmallDisk disk(place_, place_.repository(), "64m");
   ASSERT_EQ(shell(place_, "cp -a before/. repository && cat /dev/zero >repository/filler").status,
             1);
+  // WAL would take the room that a run needs to begin.
+  source_->sql("ALTER SYSTEM SET archive_command = ''");
+  source_->sql("SELECT pg_reload_conf()");
+  await(
+      [&] {
+        const std::string command = source_->sql("SHOW archive_command");
+        return command.empty() || command == "(disabled)";
+      },
+      "the archiver to pause");
   const fs::path filler = place_.path("repository/filler");
   fs::resize_file(filler, fs::file_size(filler) - (1 << 20));
   configure("[schedule]\nbackup = \"daily 02:00\"\n");
@@ -43,6 +52,8 @@ TEST_F(ServeFault, a_repository_that_is_full_is_not_tried_again_at_once) {
   await([&] { return hook_.count("begins job/backup.main") == 1; }, "the alarm");
   await_said(daemon, "backup.main is tried again in 300 s");
   fs::remove(filler);
+  source_->sql("ALTER SYSTEM RESET archive_command");
+  source_->sql("SELECT pg_reload_conf()");
   daemon.signal(SIGHUP);
   await([&] { return hook_.count("ends job/backup.main") == 1; }, "its end");
   EXPECT_EQ(backup_ids(place_).size(), 1U);
@@ -96,6 +107,80 @@ TEST_F(ServeFault, ends_within_a_quarter_of_a_minute_while_a_repository_hangs) {
   // A call that a file system in user space has taken holds a process back even from SIGKILL.
   disk.release();
   EXPECT_EQ(daemon.wait_for(std::chrono::seconds(5)), 0);
+}
+
+/// Two daemons whose clock is the test's.
+class ServeByTheClock : public ServeTest {
+ protected:
+  ServeByTheClock() {
+    fs::copy_file(SHIFTED_CLOCK, place_.path("shifted_clock.so"));
+    configured_.replace(configured_.find("\"1s\""), 4, "\"6h\"");
+  }
+  void is(const std::string& now) const {
+    const auto shift = base::parse_time(now, "UTC").time - base::now();
+    // In one step: whoever reads it in between would be years away.
+    base::replace_file(place_.path("shift"),
+                       base::view(std::to_string(shift / std::chrono::seconds(1))), 0644);
+  }
+  void begin(std::optional<Running>& daemon, const std::string& state) const {
+    std::string text =
+        configured_ + "[schedule]\nbackup = \"daily 02:30\"\ntimezone = \"Europe/Berlin\"\n";
+    overwrite(place_.configuration(), text.replace(text.find("serve.json"), 10, state));
+    daemon.emplace(place_, std::vector<std::string>{"serve"},
+                   std::vector<std::pair<std::string, std::string>>{
+                       {"LD_PRELOAD", place_.path("shifted_clock.so").string()},
+                       {"SHIFTED_CLOCK", place_.path("shift").string()}});
+    await_said(*daemon, "serving");
+  }
+  /// What a daemon knows to be the last run that was done.
+  std::string done(const std::string& state) const {
+    if (!fs::exists(place_.path(state))) return "";
+    const nlohmann::json slot =
+        nlohmann::json::parse(text_of(place_.path(state))).at("jobs").at("backup.main").at("slot");
+    return slot.is_null() ? "" : slot.get<std::string>().substr(0, 16);
+  }
+};
+
+TEST_F(ServeByTheClock, two_daemons_do_each_night_once_over_clock_changes_and_absences) {
+  std::optional<Running> first;
+  std::optional<Running> second;
+  is("2030-03-29 12:00");
+  begin(first, "first.json");
+  begin(second, "second.json");
+  const auto expect = [&](const std::string& now, const std::string& slot, std::size_t backups) {
+    SCOPED_TRACE(now);
+    is(now);
+    await([&] { return done("first.json") == slot && done("second.json") == slot; },
+          now + ": " + slot);
+    EXPECT_EQ(backup_ids(place_).size(), backups);
+  };
+  // 02:30 is skipped on the 31st.
+  expect("2030-03-31 00:59", "2030-03-30T01:30", 1);
+  expect("2030-03-31 01:01", "2030-03-31T01:00", 2);
+  // Four nights without a clock are one run.
+  expect("2030-04-04 12:00", "2030-04-04T00:30", 3);
+  // A clock that is put back; and 02:30 comes twice on the 27th.
+  is("2030-04-04 03:00");
+  expect("2030-10-27 00:31", "2030-10-27T00:30", 4);
+  is("2030-10-27 01:31");
+  await(
+      [&] {
+        const auto next = base::parse_time("2030-10-28 01:30", "UTC").time.time_since_epoch();
+        const std::string line =
+            fmt::format("holdfast_job_next_timestamp_seconds{{job=\"backup.main\"}} {}",
+                        next / std::chrono::seconds(1));
+        return get(*first, "metrics").body.find(line) != std::string::npos;
+      },
+      "the next one is tomorrow");
+  EXPECT_EQ(backup_ids(place_).size(), 4U);
+  first->signal(SIGKILL);
+  first->wait();
+  is("2030-10-28 01:31");
+  await([&] { return done("second.json") == "2030-10-28T01:30"; }, "the other one does it");
+  begin(first, "first.json");
+  expect("2030-10-28 02:00", "2030-10-28T01:30", 5);
+  expect_clean_end(*first);
+  expect_clean_end(*second);
 }
 
 TEST_F(ServeFault, DS1_a_repository_that_hangs_keeps_nothing_else_from_going_on) {
