@@ -143,7 +143,8 @@ void Worker::look(const Work& work, const std::stop_token& stop) {
   } catch (const Error& error) {
     claiming_since_ = 0;
     // Somebody else is at it, and if he fails it is our turn again.
-    if (error.code() != Code::busy) alarm(work, "it could not be begun: " + error.message());
+    if (error.code() == Code::busy) return try_later(seconds(1), seconds(60));
+    alarm(work, "it could not be begun: " + error.message());
     return try_later(seconds(5), seconds(60));
   }
   if (!claimed->turn) {

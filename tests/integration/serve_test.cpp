@@ -92,7 +92,9 @@ TEST_F(Serve, begins_wal_receive_again_when_it_is_killed_and_tells_by_webhook_an
       "a command");
   const pid_t after = child_that_runs(daemon, "wal receive");
   EXPECT_TRUE(after > 0 && after != before);
-  expect_clean_end(daemon);
+  daemon.signal(SIGKILL);
+  daemon.wait();
+  await([&] { return ::kill(after, 0) != 0; }, "the end of the child, too");
 }
 
 TEST_F(Serve, a_configuration_that_is_wrong_changes_nothing) {
@@ -167,6 +169,36 @@ TEST_F(Serve, a_repository_that_was_down_is_behind_until_it_has_what_it_missed_a
   EXPECT_EQ(ids("offsite"), 2U);
   EXPECT_EQ(hook_.count("begins job/backup.main"), 1) << hook_.all();
   expect_clean_end(daemon);
+}
+
+TEST_F(Serve, a_run_that_takes_too_long_is_stopped_and_the_alarm_goes_with_the_job) {
+  std::string text = configured_;
+  const std::size_t at = text.find("key_file = \"");
+  const std::size_t begin = text.find('"', at) + 1;
+  const std::string file = text.substr(begin, text.find('"', begin) - begin);
+  text.replace(at, text.find('\n', at) - at, "key_command = \"sleep 1; cat '" + file + "'\"");
+  text.insert(text.find("[serve]"), "command = \"exit 3\"\n");
+  const auto with = [&](const std::string& schedule) {
+    overwrite(place_.configuration(), text + "[schedule]\nlimit = \"500ms\"\n" + schedule);
+  };
+  const std::string backup = "backup = \"daily 02:00\"\ndrill = \"after every backup\"\n";
+  was_away("backup.main", "expire.main");
+  with(backup + "expire = \"daily 02:00\"\n");
+  std::optional<Running> daemon(std::in_place, place_, std::vector<std::string>{"serve"});
+  await([&] { return hook_.count("begins job/backup.main") == 1; }, "an alarm");
+  await([&] { return hook_.count("begins job/expire.main") == 1; }, "another one");
+  await([&] { return hook_.count("begins daemon/channel/command") == 1; }, "a channel that fails");
+  EXPECT_NE(daemon->said().find("it did not end within 500 ms"), std::string::npos) << daemon->said();
+  EXPECT_EQ(daemon->said().find("drill.main begins"), std::string::npos) << "after no backup";
+  with(backup);
+  daemon->signal(SIGHUP);
+  await([&] { return hook_.count("ends job/expire.main") == 1; }, "a job that is gone");
+  EXPECT_EQ(hook_.count("ends job/backup.main"), 0);
+  expect_clean_end(*daemon);
+  with("");
+  daemon.emplace(place_, std::vector<std::string>{"serve"});
+  await([&] { return hook_.count("ends job/backup.main") == 1; }, "gone while none ran");
+  expect_clean_end(*daemon);
 }
 
 TEST_F(Serve, tells_of_slots_in_danger_and_of_pins_that_end) {
