@@ -282,7 +282,7 @@ void Daemon::end() {
   while (!alarms_->stop() && Clock::now() < last_words) {
     await_signal(std::chrono::milliseconds(50));
   }
-  if (all_over() && alarms_->stop()) return say("stopped");
+  if (all_over() && alarms_->stop() && state_->idle()) return say("stopped");
   // A thread that the system does not give back cannot be waited for; its children get SIGTERM.
   say("stopped, though not all that ran has ended");
   std::_Exit(0);

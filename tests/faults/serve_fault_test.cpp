@@ -109,6 +109,26 @@ TEST_F(ServeFault, ends_within_a_quarter_of_a_minute_while_a_repository_hangs) {
   EXPECT_EQ(daemon.wait_for(std::chrono::seconds(5)), 0);
 }
 
+TEST_F(ServeFault, a_disk_of_its_own_that_hangs_stops_neither_its_pages_nor_its_end) {
+  if (std::getenv("HOLDFAST_LONG") == nullptr) GTEST_SKIP() << "waits for limits: HOLDFAST_LONG=1";
+  if (const auto why = LossyDisk::missing()) GTEST_SKIP() << *why;
+  LossyDisk disk(place_, place_.path("own"));
+  std::string text = configured_;
+  overwrite(place_.configuration(), text.replace(text.find("serve.json"), 10, "own/serve.json"));
+  Running daemon(place_, {"serve"});
+  await([&] { return get(daemon, "ready").status == 200; }, "readiness");
+  disk.hang();
+  daemon.signal(SIGHUP);  // it notes that
+  await([&] { return hook_.count("begins daemon/state") == 1; }, "the alarm");
+  EXPECT_EQ(get(daemon, "health").status, 200);
+  daemon.signal(SIGTERM);
+  const auto asked = std::chrono::steady_clock::now();
+  await_said(daemon, "not all that ran has ended");
+  EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(20));
+  disk.release();
+  EXPECT_EQ(daemon.wait_for(std::chrono::seconds(5)), 0);
+}
+
 /// Two daemons whose clock is the test's.
 class ServeByTheClock : public ServeTest {
  protected:
