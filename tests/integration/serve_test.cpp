@@ -104,13 +104,20 @@ TEST_F(Serve, a_configuration_that_is_wrong_changes_nothing) {
   configure("[schedule]\nbackup = \"nightly\"\n");
   daemon.signal(SIGHUP);
   await([&] { return hook_.count("begins daemon/configuration") == 1; }, "an alarm");
-  EXPECT_NE(get(daemon, "metrics").body.find("job=\"backup.main\""), std::string::npos);
+  std::string metrics;
+  await(
+      [&] {
+        metrics = get(daemon, "metrics").body;
+        return metrics.find("alarm=\"daemon/configuration\"") != std::string::npos;
+      },
+      "a picture from after that");
+  EXPECT_NE(metrics.find("job=\"backup.main\""), std::string::npos) << metrics;
   configure("[schedule]\nexpire = \"daily 02:00\"\n");
   daemon.signal(SIGHUP);
   await([&] { return hook_.count("ends daemon/configuration") == 1; }, "its end");
   await(
       [&] {
-        const std::string metrics = get(daemon, "metrics").body;
+        metrics = get(daemon, "metrics").body;
         return metrics.find("job=\"expire.main\"") != std::string::npos &&
                metrics.find("job=\"backup.main\"") == std::string::npos;
       },
@@ -188,7 +195,16 @@ TEST_F(Serve, a_run_that_takes_too_long_is_stopped_and_the_alarm_goes_with_the_j
   await([&] { return hook_.count("begins job/backup.main") == 1; }, "an alarm");
   await([&] { return hook_.count("begins job/expire.main") == 1; }, "another one");
   await([&] { return hook_.count("begins daemon/channel/command") == 1; }, "a channel that fails");
-  EXPECT_NE(daemon->said().find("it did not end within 500 ms"), std::string::npos) << daemon->said();
+  EXPECT_NE(daemon->said().find("it did not end within 500 ms"), std::string::npos)
+      << daemon->said();
+  const auto looked = [&] {
+    const std::string metrics = get(*daemon, "metrics").body;
+    const std::string name = "holdfast_status_timestamp_seconds{cluster=\"main\"} ";
+    const std::size_t found = metrics.find(name);
+    return found == std::string::npos ? 0 : std::stol(metrics.substr(found + name.size()));
+  };
+  const long then = base::now().time_since_epoch() / std::chrono::seconds(1);
+  await([&] { return looked() > then + 2; }, "all who look at the key");
   EXPECT_EQ(daemon->said().find("drill.main begins"), std::string::npos) << "after no backup";
   with(backup);
   daemon->signal(SIGHUP);
