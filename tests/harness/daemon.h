@@ -73,7 +73,7 @@ class ServeTest : public testing::Test {
     overwrite(place_.configuration(), configured_ + more);
   }
   /// A daemon that ran three days ago, and since then none.
-  void was_away(const std::string& job, const std::string& other = "") const {
+  void was_away(const std::string& job, const std::vector<std::string>& others = {}) const {
     const std::string then = base::to_iso(base::now() - std::chrono::days(3));
     const nlohmann::json record = {{"known_since", then},
                                    {"slot", nullptr},
@@ -81,7 +81,7 @@ class ServeTest : public testing::Test {
                                    {"ended", nullptr},
                                    {"status", nullptr}};
     nlohmann::json jobs = {{job, record}};
-    if (!other.empty()) jobs[other] = record;
+    for (const std::string& other : others) jobs[other] = record;
     const nlohmann::json state = {{"version", 1},
                                   {"jobs", jobs},
                                   {"alarms", nlohmann::json::object()},

@@ -189,7 +189,7 @@ TEST_F(Serve, a_run_that_takes_too_long_is_stopped_and_the_alarm_goes_with_the_j
     overwrite(place_.configuration(), text + "[schedule]\nlimit = \"500ms\"\n" + schedule);
   };
   const std::string backup = "backup = \"daily 02:00\"\ndrill = \"after every backup\"\n";
-  was_away("backup.main", "expire.main");
+  was_away("backup.main", {"expire.main", "drill.main"});
   with(backup + "expire = \"daily 02:00\"\n");
   std::optional<Running> daemon(std::in_place, place_, std::vector<std::string>{"serve"});
   await([&] { return hook_.count("begins job/backup.main") == 1; }, "an alarm");
