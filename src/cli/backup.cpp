@@ -26,9 +26,34 @@ void print_damage(const operations::BackupInfo& backup) {
   }
 }
 
+/// The newest that began since then. A clock that was ahead must not keep anybody from taking one.
+std::optional<operations::BackupInfo> taken_since(const operations::Site& site,
+                                                  base::Timestamp since) {
+  const operations::Catalog catalog = operations::read_catalog(site);
+  for (auto each = catalog.backups.rbegin(); each != catalog.backups.rend(); ++each) {
+    if (each->started >= since && each->started <= base::now()) return *each;
+  }
+  return std::nullopt;
+}
+
+void show_taken(Invocation& invocation, const operations::BackupInfo& backup) {
+  if (backup.is_damaged()) invocation.exit_status = base::info(Code::damaged).exit_status;
+  if (invocation.json) {
+    nlohmann::json document = operations::to_json(backup);
+    document["taken"] = false;
+    return print_json(invocation, document);
+  }
+  std::cout << fmt::format("Backup {} began at {}: none is needed.\n", backup.id.text,
+                           base::to_string(backup.started));
+}
+
 void backup(Invocation& invocation, const operations::Configuration& configuration,
-            const operations::BackupRequest& request) {
+            const operations::BackupRequest& request, const std::string& unless_since) {
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
+  if (!unless_since.empty()) {
+    const auto taken = taken_since(site, base::parse_time(unless_since, "UTC").time);
+    if (taken) return show_taken(invocation, *taken);
+  }
   base::catch_interrupts();
   operations::BackupInfo made;
   const base::Timestamp begun = base::now();
@@ -43,6 +68,7 @@ void backup(Invocation& invocation, const operations::Configuration& configurati
           : fmt::format(" (compared with {} by {})", made.compared_with, made.compared);
   if (invocation.json) {
     nlohmann::json document = operations::to_json(made);
+    document["taken"] = true;
     document["files_taken"] = nlohmann::json::array();
     for (const operations::TakenFiles& each : made.taken_files) {
       document["files_taken"].push_back({{"name", each.name},
@@ -82,13 +108,14 @@ void catch_up(Invocation& invocation) {
 
 void add_backup(CLI::App& app, Invocation& invocation) {
   const auto request = std::make_shared<operations::BackupRequest>();
+  const auto unless_since = std::make_shared<std::string>();
   CLI::App* command =
       add_command(app, invocation, "backup", "Take a backup now",
                   {Code::damaged, Code::busy, Code::unreachable, Code::foreign, Code::no_space,
                    Code::wal_missing},
-                  [&invocation, request] {
+                  [&invocation, request, unless_since] {
                     for_each_repository(invocation, [&](const operations::Configuration& each) {
-                      backup(invocation, each, *request);
+                      backup(invocation, each, *request, *unless_since);
                     });
                     catch_up(invocation);
                   });
@@ -115,6 +142,10 @@ void add_backup(CLI::App& app, Invocation& invocation) {
       ->type_name("HOW");
   command->add_option("--label", request->label, "What PostgreSQL shall call the backup")
       ->type_name("TEXT");
+  command
+      ->add_option("--unless-since", *unless_since,
+                   "None where one began since then: \"2026-11-23 02:00 UTC\"")
+      ->type_name("TIME");
   add_workers(*command, request->workers);
   add_repositories(*command, invocation);
 }

@@ -23,6 +23,9 @@ ScheduleSettings read_schedule(const TomlFile& file, const toml::table* table) {
   schedule.jitter = section.duration("jitter").value_or(schedule.jitter);
   schedule.limit = section.duration("limit").value_or(schedule.limit);
   section.refuse_other_keys();
+  if (schedule.jitter > std::chrono::hours(12)) {
+    section.refuse("\"jitter\" must be 12h or less");
+  }
   return schedule;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 
 #include "base/error.h"
 #include "base/report.h"
@@ -86,8 +87,14 @@ void Look::look_at_pins() {
   constexpr std::chrono::days soon{3};
   const Timestamp now = base::now();
   for (const SystemView& system : systems_) {
+    std::map<std::string, repository::Pin> last;  // a pin that outlasts it takes its place
     for (const repository::Pin& pin : repository::Pins(site_->repository, system.place).all()) {
-      if (!pin.readable || now > pin.until || pin.until - now > soon) continue;
+      if (!pin.readable) continue;
+      const auto [known, is_first] = last.try_emplace(pin.backup.text, pin);
+      if (!is_first && known->second.until < pin.until) known->second = pin;
+    }
+    for (const auto& [backup, pin] : last) {
+      if (now > pin.until || pin.until - now > soon) continue;
       note(Level::warning, "pin:" + pin.id,
            fmt::format("the pin of backup {} ends at {} ({})", pin.backup.text,
                        base::to_string(pin.until), pin.reason),
@@ -157,7 +164,13 @@ void Look::look_at_disk() {
   if (cluster_.data_directory.empty()) return;
   const base::fs::path directory = cluster_.data_directory / "pg_wal";
   struct statvfs room {};
-  if (::statvfs(directory.c_str(), &room) != 0 || room.f_blocks == 0) return;
+  if (::statvfs(directory.c_str(), &room) != 0) {
+    return note(Level::warning, "disk",
+                fmt::format("nobody knows how much room pg_wal has: {}",
+                            std::generic_category().message(errno)),
+                "let this user look into the data directory");
+  }
+  if (room.f_blocks == 0) return;
   const std::uint64_t left = std::uint64_t{room.f_bavail} * room.f_frsize;
   const double share = static_cast<double>(room.f_bavail) / static_cast<double>(room.f_blocks);
   if (share > 0.10) return;
@@ -176,10 +189,13 @@ void Look::look_at_slots(postgres::Session& session) {
       std::from_chars(row[3]->data(), row[3]->data() + row[3]->size(), bytes);
       slot.safe_wal_size = bytes;
     }
-    if (slot.wal_status == "lost" || slot.wal_status == "unreserved") {
+    if (slot.wal_status == "lost") {
+      note(Level::bad, "lost slot:" + slot.name,
+           fmt::format("replication slot \"{}\" has lost WAL that it needs", slot.name),
+           "see max_slot_wal_keep_size; who read from it must begin anew with a new slot");
+    } else if (slot.wal_status == "unreserved") {
       note(Level::bad, "slot:" + slot.name,
-           fmt::format("replication slot \"{}\" {} WAL that it needs", slot.name,
-                       slot.wal_status == "lost" ? "has lost" : "is about to lose"),
+           fmt::format("replication slot \"{}\" is about to lose WAL that it needs", slot.name),
            "see max_slot_wal_keep_size, and who should read from the slot");
     } else if (slot.wal_status == "extended") {
       note(Level::warning, "slot:" + slot.name,

@@ -14,7 +14,6 @@ namespace {
 
 using base::fs::path;
 
-constexpr std::chrono::seconds grace{30};
 constexpr std::uintmax_t longest_log = 1 << 20;
 
 /// A full disk must not keep a job from being begun, nor from ending well: a command whose output
@@ -64,7 +63,7 @@ std::string last_words(const path& log) {
   return found.substr(0, 500);
 }
 
-int end_child(base::Child& child) {
+int end_child(base::Child& child, std::chrono::seconds grace) {
   child.signal_group(SIGTERM);
   const auto status = child.wait_for(grace);
   child.signal_group(SIGKILL);
@@ -75,7 +74,8 @@ int end_child(base::Child& child) {
 
 ChildEnd run_child(const base::Command& command, const path& wanted_log,
                    std::optional<base::Microseconds> limit, const std::stop_token& stop,
-                   const std::function<bool()>& tick, const std::function<void()>& when_late) {
+                   const std::function<bool()>& tick, const std::function<void()>& when_late,
+                   std::chrono::seconds grace) {
   const path log = usable_log(wanted_log);
   base::Command own = command;
   own.own_group = true;
@@ -93,7 +93,7 @@ ChildEnd run_child(const base::Command& command, const path& wanted_log,
     if (!late && !stop.stop_requested() && tick()) continue;
     if (late) when_late();
     end.how = late ? ChildEnd::How::too_late : ChildEnd::How::stopped;
-    end.status = end_child(child);
+    end.status = end_child(child, grace);
     break;
   }
   end.last_words = last_words(log);

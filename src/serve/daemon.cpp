@@ -20,6 +20,9 @@ using std::chrono::seconds;
 /// A repository that has not said for so long whose turn it is hangs.
 constexpr seconds stuck_after{60};
 constexpr seconds end_within{40};
+/// Without a child what is left are threads that wait for a repository: none of them does anything
+/// that a killed daemon would not leave undone as well.
+constexpr seconds end_without_children_within{10};
 
 sigset_t awaited_signals() {
   sigset_t set;
@@ -47,6 +50,7 @@ Daemon::Daemon(const base::fs::path& configuration)
   check(first);
   state_ = std::make_unique<State>(first.serve.state);
   alarms_ = std::make_unique<Alarms>(*state_);
+  listen(first.serve.listen);
   apply(first);
   forget_what_is_not_configured();
 }
@@ -137,13 +141,19 @@ void Daemon::listen(const std::string& wanted) {
   if (wanted == listens_at_) return;
   std::unique_ptr<service::HttpListener> fresh;
   if (!wanted.empty()) {
-    fresh = std::make_unique<service::HttpListener>(
-        service::find_address(wanted),
-        [this](const service::HttpRequest& request) {
-          const std::lock_guard lock(picture_mutex_);
-          return answer(request, picture_, Clock::now() - taken_ < seconds(10));
-        },
-        service::Audience::readers);
+    try {
+      fresh = std::make_unique<service::HttpListener>(
+          service::find_address(wanted),
+          [this](const service::HttpRequest& request) {
+            const std::lock_guard lock(picture_mutex_);
+            return answer(request, picture_, Clock::now() - taken_ < seconds(10));
+          },
+          service::Audience::readers);
+    } catch (const Error& error) {
+      throw Error(error.code(), error.message(),
+                  "change \"listen\" in [serve]; another program may have that port, and ports "
+                  "below 1024 are root's");
+    }
     say(fmt::format("shows how things are at http://{}/", fresh->address().text()));
   }
   listener_ = std::move(fresh);
@@ -215,9 +225,14 @@ void Daemon::forget_those_who_left() {
 }
 
 void Daemon::run() {
-  say(fmt::format("serving {}: {} jobs", path_.string(), workers_.size()));
+  say(fmt::format("serving {}: {} {}", path_.string(), workers_.size(),
+                  workers_.size() == 1 ? "job" : "jobs"));
+  if (workers_.empty()) say("nothing is to be done: add [schedule] to the configuration");
+  if (channels_of(settings_->alert).empty()) say("nobody is told of alarms: there is no [alert]");
+  for (const auto& [id, alarm] : state_->content().alarms) {
+    say(fmt::format("still raised: {}: {}", id, alarm.what));
+  }
   take_picture();
-  listen(settings_->serve.listen);
   manager_.tell("READY=1");
   auto next_look = Clock::now();
   auto next_sign = Clock::now();
@@ -239,6 +254,11 @@ void Daemon::run() {
   end();
 }
 
+bool Daemon::has_children() const {
+  return std::ranges::any_of(leaving_, [](const auto& each) { return each->runs(); }) ||
+         std::ranges::any_of(workers_, [](const auto& each) { return each.second->runs(); });
+}
+
 bool Daemon::all_over() const {
   const auto is_over = [](const auto& each) { return each->over(); };
   return std::ranges::all_of(leaving_, is_over) && std::ranges::all_of(leaving_watches_, is_over) &&
@@ -252,12 +272,17 @@ void Daemon::end() {
   for (const auto& [name, worker] : workers_) worker->stop();
   for (const auto& [name, watch] : watches_) watch->stop();
   const auto limit = Clock::now() + end_within;
-  while (!all_over() && Clock::now() < limit) await_signal(std::chrono::milliseconds(50));
+  auto last_child = Clock::now();
+  while (!all_over() && Clock::now() < limit &&
+         Clock::now() < last_child + end_without_children_within) {
+    await_signal(std::chrono::milliseconds(50));
+    if (has_children()) last_child = Clock::now();
+  }
   const auto last_words = std::min(limit, Clock::now() + seconds(3));
   while (!alarms_->stop() && Clock::now() < last_words) {
     await_signal(std::chrono::milliseconds(50));
   }
-  if (all_over() && alarms_->stop()) return say("stopped");
+  if (all_over() && alarms_->stop() && state_->idle()) return say("stopped");
   // A thread that the system does not give back cannot be waited for; its children get SIGTERM.
   say("stopped, though not all that ran has ended");
   std::_Exit(0);

@@ -6,8 +6,9 @@
 // Everything that can hang is in a thread or a process of its own; this one only looks at signals,
 // at whether a worker is stuck, and tells systemd that it is alive. SIGHUP reads the configuration
 // again; one that is wrong changes nothing and raises an alarm. SIGTERM and SIGINT end it: children
-// are asked to end, and it waits for them for at most 40 seconds. With [serve] listen it shows how
-// things are (serve/pages.h).
+// are asked to end, and it waits for them for at most 40 seconds, and for threads that wait for a
+// repository for at most 10: they end with the process, as none can be torn from a system call.
+// With [serve] listen it shows how things are (serve/pages.h).
 
 #include <map>
 #include <memory>
@@ -42,6 +43,7 @@ class Daemon {
   void forget_those_who_left();
   void forget_what_is_not_configured();
   void end();
+  bool has_children() const;
   bool all_over() const;
 
   base::fs::path path_;

@@ -33,7 +33,8 @@ std::vector<Job> jobs_of(const operations::Configuration& configuration) {
   const auto add = [&](const std::string& cluster, const std::string& key, const std::string& text,
                        std::vector<std::string> arguments) {
     if (text.empty()) return;
-    Job job{key + "." + cluster, cluster, std::move(arguments), parsed(key, text), {}};
+    Job job{key + "." + cluster, cluster, std::move(arguments),
+            parsed(key, text),   {},      key == "backup"};
     job.arguments.insert(job.arguments.end(), {"--cluster", cluster});
     if (job.schedule->after_backup()) job.follows = "backup." + cluster;
     jobs.push_back(std::move(job));
@@ -48,11 +49,12 @@ std::vector<Job> jobs_of(const operations::Configuration& configuration) {
                       each.name,
                       {"wal", "receive", "--cluster", each.name},
                       std::nullopt,
-                      {}});
+                      {},
+                      false});
     }
   }
   if (!configuration.probes.empty()) {
-    jobs.push_back({"probe", "", {"probe", "--watch"}, std::nullopt, {}});
+    jobs.push_back({"probe", "", {"probe", "--watch"}, std::nullopt, {}, false});
   }
   return jobs;
 }

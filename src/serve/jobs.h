@@ -18,6 +18,9 @@ struct Job {
   std::vector<std::string> arguments;  ///< of `holdfast`
   std::optional<Schedule> schedule;    ///< nullopt: it is to run all the time
   std::string follows;                 ///< the job after whose success it is due
+  /// It is told when it was due ("--unless-since"), and does not do again what was done since: in
+  /// one repository of two, or by a daemon that was killed before it could note it.
+  bool knows_what_is_done = false;
 };
 
 /// Throws Error(configuration) for a schedule or a zone that cannot be understood.

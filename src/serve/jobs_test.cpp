@@ -46,9 +46,10 @@ TEST(Jobs, DS10_what_could_never_run_is_refused) {
        {"[schedule]\nbackup = \"nightly\"", "[schedule]\nbackup = \"after every backup\"",
         "[schedule]\ndrill = \"after every backup\"", "[schedule]\ntimezone = \"Nowhere\"",
         "[schedule]\nexpire = \"0 0 31 2 *\"", "[schedule]\nbackups = \"daily 02:00\"",
-        "[alert]\nwebhook = \"ftp://x\"", "[alert]\nemail = \"-oQ/tmp@x\"",
-        "[alert]\nemail = \"a@x\\nBcc: b@x\"", "[serve]\ncheck_every = \"7h\"",
-        "[serve]\nlisten = \"0.0.0.0:9187\"", "[serve]\nlisten = \"nonsense\""}) {
+        "[schedule]\njitter = \"13h\"", "[alert]\nwebhook = \"ftp://x\"",
+        "[alert]\nemail = \"-oQ/tmp@x\"", "[alert]\nemail = \"a@x\\nBcc: b@x\"",
+        "[serve]\ncheck_every = \"7h\"", "[serve]\nlisten = \"0.0.0.0:9187\"",
+        "[serve]\nlisten = \"nonsense\""}) {
     EXPECT_EQ(base::testing::code_of([&] { jobs(text); }), base::Code::configuration) << text;
   }
 }

@@ -13,7 +13,7 @@ using std::chrono::minutes;
 const Timestamp now{hours(500'000)};
 
 json report() {
-  return json::parse(R"({"ok": false, "repository": "lo\"cal",
+  return json::parse(R"({"ok": false, "repository": "lo\"c\\a\nl",
       "newest_good_backup": {"id": "x", "age_s": 60.5},
       "objectives": [
         {"name": "rpo", "unit": "s", "target": 3600.0, "measured": 4294967296.5, "held": false,
@@ -45,7 +45,7 @@ TEST(Pages, metrics_have_every_number_unchanged) {
        {"holdfast_job_runs_total{job=\"backup.main\",outcome=\"success\"} 3\n",
         "holdfast_job_last_exit_status{job=\"backup.main\"} 7\n",
         "holdfast_alarms{severity=\"bad\"} 1\n", "holdfast_channel_up{channel=\"webhook\"} 0\n",
-        "objective=\"rpo\",unit=\"s\"} 4294967296.5\n", "repository=\"lo\\\"cal\"",
+        "objective=\"rpo\",unit=\"s\"} 4294967296.5\n", "repository=\"lo\\\"c\\\\a\\nl\"",
         "holdfast_start_timestamp_seconds 1799996400\n"}) {
     EXPECT_NE(text.find(line), std::string::npos) << line << text;
   }

@@ -16,6 +16,10 @@ using base::Error;
 using base::Timestamp;
 using nlohmann::json;
 
+constexpr std::chrono::seconds longest_wait{2};
+constexpr std::chrono::seconds hangs_after{10};
+constexpr std::chrono::seconds try_again_after{10};
+
 json time_json(const std::optional<Timestamp>& time) {
   return time ? json(base::to_iso(*time)) : json();
 }
@@ -112,6 +116,7 @@ State::State(const base::fs::path& file) : file_(file) {
                 "stop it, or give each its own \"state\" in [serve]");
   }
   read();
+  writer_ = std::jthread([this](const std::stop_token& stop) { work(stop); });
 }
 
 void State::read() {
@@ -142,24 +147,55 @@ JobRecord State::job(const std::string& name) const {
 }
 
 void State::change(const std::function<void(Content&)>& change) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   change(content_);
-  write();
+  const std::uint64_t mine = ++changes_;
+  changed_.notify_all();
+  // Once it hangs nobody waits for it any more.
+  const bool hangs = writing_since_ && Clock::now() - *writing_since_ > longest_wait;
+  if (!hangs) changed_.wait_for(lock, longest_wait, [&] { return written_ >= mine; });
 }
 
-void State::write() {
-  try {
+bool State::idle() const {
+  const std::lock_guard lock(mutex_);
+  return written_ == changes_;
+}
+
+void State::work(const std::stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    const auto is_changed = [&] { return written_ != changes_; };
+    if (unwritable_.empty()) {
+      changed_.wait(lock, stop, is_changed);
+    } else {
+      changed_.wait_for(lock, stop, try_again_after, is_changed);
+    }
+    if (stop.stop_requested() && !is_changed()) return;
+    const std::uint64_t now = changes_;
     const std::string text =
         to_json(content_).dump(1, ' ', false, json::error_handler_t::replace) + "\n";
-    base::replace_file(file_, base::view(text));
-    unwritable_.clear();
-  } catch (const std::exception& error) {
-    unwritable_ = fmt::format("what the daemon does could not be noted: {}", error.what());
+    writing_since_ = Clock::now();
+    lock.unlock();
+    std::string why;
+    try {
+      base::replace_file(file_, base::view(text));
+    } catch (const std::exception& error) {
+      why = fmt::format("what the daemon does could not be noted: {}", error.what());
+    }
+    lock.lock();
+    writing_since_.reset();
+    written_ = now;
+    unwritable_ = why;
+    changed_.notify_all();
   }
 }
 
 std::string State::trouble() const {
   const std::lock_guard lock(mutex_);
+  if (writing_since_ && Clock::now() - *writing_since_ > hangs_after) {
+    return fmt::format("what the daemon does could not be noted: the disk of {} hangs",
+                       file_.string());
+  }
   return unwritable_.empty() ? unreadable_ : unwritable_;
 }
 

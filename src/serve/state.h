@@ -4,15 +4,20 @@
 // are raised, and what could not be told to somebody yet.
 //
 // A small file, replaced in one step at each change, that one daemon at a time holds. If it cannot
-// be written (disk full) the daemon goes on with what it has in memory; `trouble` says so, and each
-// change tries again. A file that cannot be understood is put aside. Threads may share a State.
+// be written (disk full) the daemon goes on with what it has in memory; `trouble` says so, and it
+// is tried again. A file that cannot be understood is put aside. Threads may share a State.
+//
+// A thread of its own writes, so that a disk that hangs stops nobody: a change waits for the file,
+// but not long.
 
-#include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/file.h"
@@ -68,21 +73,34 @@ class State {
 
   Content content() const;
   JobRecord job(const std::string& name) const;
+  /// Writes what is not written yet; waits for a disk that hangs.
+  ~State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
   /// Changes it and writes the file. `change` must not call the State.
   void change(const std::function<void(Content&)>& change);
+  /// Nothing is being written.
+  bool idle() const;
   /// Why the file could not be written or was put aside; empty: it is well.
   std::string trouble() const;
 
  private:
+  using Clock = std::chrono::steady_clock;
   void read();
-  void write();
+  void work(const std::stop_token& stop);
 
   base::fs::path file_;
   base::Fd lock_;
   mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
   Content content_;
+  std::uint64_t changes_ = 0;
+  std::uint64_t written_ = 0;  ///< of these
+  std::optional<Clock::time_point> writing_since_;
   std::string unreadable_;
   std::string unwritable_;
+  std::jthread writer_;
 };
 
 }  // namespace holdfast::serve

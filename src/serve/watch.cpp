@@ -3,8 +3,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <set>
 #include <sstream>
 
 #include "base/error.h"
@@ -19,6 +19,16 @@ using base::Code;
 using nlohmann::json;
 
 constexpr std::chrono::minutes look_limit{2};
+
+/// Of several findings about one thing (two holes in WAL) the worst is the alarm.
+void add_worst(std::vector<Alarm>& alarms, Alarm alarm) {
+  const auto known = std::ranges::find(alarms, alarm.id, &Alarm::id);
+  if (known == alarms.end()) {
+    alarms.push_back(std::move(alarm));
+  } else if (alarm.bad && !known->bad) {
+    *known = std::move(alarm);
+  }
+}
 
 }  // namespace
 
@@ -40,7 +50,6 @@ std::vector<json> parse_documents(const std::string& text) {
 std::vector<Alarm> alarms_of(const std::vector<json>& reports) {
   if (reports.empty()) base::fail(Code::corrupt, "it printed nothing");
   std::vector<Alarm> alarms;
-  std::set<std::string> of_cluster;
   try {
     for (const json& report : reports) {
       const std::string repository = report.value("repository", "");
@@ -55,14 +64,14 @@ std::vector<Alarm> alarms_of(const std::vector<json>& reports) {
         if (level == "ok") continue;
         const std::string what = finding.at("what");
         const std::string about = finding.value("about", what);
+        // That is the same whichever repository was looked at.
         const bool is_of_cluster = finding.value("of", "") == "cluster";
-        if (is_of_cluster && !of_cluster.insert(about).second) continue;
-        alarms.push_back({repository.empty() || is_of_cluster ? about : repository + "/" + about,
-                          level == "BAD",
-                          what,
-                          finding.at("remedy"),
-                          {},
-                          {}});
+        add_worst(alarms, {repository.empty() || is_of_cluster ? about : repository + "/" + about,
+                           level == "BAD",
+                           what,
+                           finding.at("remedy"),
+                           {},
+                           {}});
       }
     }
   } catch (const json::exception& error) {
@@ -150,7 +159,8 @@ bool Watch::look(const Settings& settings, const std::stop_token& stop) {
   const ChildEnd end = run_child(
       command, settings->serve.state.string() + ".logs/status." + cluster_ + ".log", look_limit,
       stop, [] { return true; },
-      [&] { trouble("it did not end within " + base::to_string_short(look_limit)); });
+      [&] { trouble("it did not end within " + base::to_string_short(look_limit)); },
+      std::chrono::seconds(5));
   if (end.how != ChildEnd::How::by_itself) return false;
   const int not_well = base::info(Code::check_failed).exit_status;
   if (end.status != 0 && end.status != not_well) {

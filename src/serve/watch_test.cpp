@@ -36,6 +36,14 @@ TEST(Watch, of_several_repositories_each_speaks_for_itself_and_the_cluster_once)
             (Ids{"one/gap bad", "drill bad", "two/gap bad", "three/error bad"}));
 }
 
+TEST(Watch, of_several_holes_the_worst_is_the_alarm) {
+  EXPECT_EQ(ids(R"({"ok": false, "findings": [
+      {"level": "warning", "what": "an old hole", "remedy": "", "about": "gap"},
+      {"level": "BAD", "what": "no way on", "remedy": "", "about": "gap"},
+      {"level": "warning", "what": "a hole", "remedy": "", "about": "gap"}]})"),
+            Ids{"gap bad"});
+}
+
 TEST(Watch, what_is_no_status_is_an_error_and_not_good_news) {
   for (const char* text : {"{", "{}", "[]", "nothing", R"({"findings": [{"level": 1}]})"}) {
     EXPECT_EQ(base::testing::code_of([&] { ids(text); }), base::Code::corrupt) << text;

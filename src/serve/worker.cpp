@@ -27,16 +27,27 @@ void pause(const std::stop_token& stop, std::chrono::milliseconds time) {
   woken.wait_for(lock, stop, time, [] { return false; });
 }
 
-/// Whether the same command may end otherwise later. A signal (128 and more) says nothing of it.
+/// Whether the same command may end otherwise later. A signal (128 and more) says nothing of it. A
+/// repository that is not there may be on a disk that is not mounted.
 bool may_pass(int status) {
   for (const base::CodeInfo& each : base::all_codes()) {
-    if (each.exit_status == status) return each.transient && each.code != Code::inconclusive;
+    if (each.exit_status != status) continue;
+    return each.code == Code::not_found || (each.transient && each.code != Code::inconclusive);
   }
   return status >= 126;
 }
 
 bool is_busy(int status) {
   return status == base::info(Code::busy).exit_status;
+}
+
+constexpr seconds longest_pause{1800};
+
+/// What took an hour to fail is not begun again after seconds; and a disk that is full has others
+/// who need its last room.
+seconds least_pause(int status, base::Microseconds took) {
+  const bool is_full = status == base::info(Code::no_space).exit_status;
+  return std::max(is_full ? seconds(300) : seconds(5), std::chrono::ceil<seconds>(took));
 }
 
 }  // namespace
@@ -89,13 +100,18 @@ Worker::View Worker::view() const {
 void Worker::run(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
     const Work now = work();
+    if (now.generation != generation_) {  // what was in the way may have been mended
+      generation_ = now.generation;
+      pause_ = seconds(0);
+      not_before_ = {};
+    }
     try {
       now.job.schedule ? look(now, stop) : keep_running(now, stop);
     } catch (const std::exception& error) {
       claiming_since_ = 0;
       running_ = false;
       alarm(now, error.what());
-      try_later(seconds(5), seconds(1800));
+      try_later(seconds(5), longest_pause);
     }
     pause(stop, std::chrono::milliseconds(500));
   }
@@ -127,12 +143,14 @@ void Worker::look(const Work& work, const std::stop_token& stop) {
   } catch (const Error& error) {
     claiming_since_ = 0;
     // Somebody else is at it, and if he fails it is our turn again.
-    if (error.code() != Code::busy) alarm(work, "it could not be begun: " + error.message());
+    if (error.code() == Code::busy) return try_later(seconds(1), seconds(60));
+    alarm(work, "it could not be begun: " + error.message());
     return try_later(seconds(5), seconds(60));
   }
   if (!claimed->turn) {
     say(fmt::format("{} was done by another daemon", work.job.name));
     note(work, claimed->done, std::nullopt);
+    pause_ = seconds(0);
     return alarm_over(work);
   }
   say(fmt::format("{} begins; it was due at {}", work.job.name, base::to_string(*slot)));
@@ -176,8 +194,12 @@ void Worker::do_run(const Work& work, Timestamp slot, const std::stop_token& sto
                             base::to_string_short(work.settings->schedule.limit)));
   };
   running_ = true;
+  base::Command due_since = command(work);
+  if (work.job.knows_what_is_done) {
+    due_since.argv.insert(due_since.argv.end(), {"--unless-since", base::to_iso(slot)});
+  }
   const ChildEnd end = run_child(
-      command(work), log(work), work.settings->schedule.limit, stop, [] { return true; }, too_late);
+      due_since, log(work), work.settings->schedule.limit, stop, [] { return true; }, too_late);
   running_ = false;
   if (end.how == ChildEnd::How::stopped) return;  // it is done after the restart
   if (end.how == ChildEnd::How::too_late) {
@@ -201,7 +223,8 @@ void Worker::do_run(const Work& work, Timestamp slot, const std::stop_token& sto
   }
   if (may_pass(end.status)) {
     note(work, std::nullopt, end.status);
-    return try_later(seconds(5), seconds(1800));
+    try_later(least_pause(end.status, took), longest_pause);
+    return say(fmt::format("{} is tried again in {} s", work.job.name, pause_.count()));
   }
   note(work, slot, end.status);
   pause_ = seconds(0);

@@ -41,6 +41,8 @@ class Worker {
   /// Asks it to end: a child is ended as well.
   void stop() { thread_.request_stop(); }
   bool over() const { return over_; }
+  /// Its command does.
+  bool runs() const { return running_; }
 
   struct View {
     std::string name;
@@ -81,6 +83,7 @@ class Worker {
   std::atomic<Clock::rep> claiming_since_{0};
   Clock::time_point not_before_{};  ///< of the next try
   std::chrono::seconds pause_{0};
+  std::uint64_t generation_ = 0;  ///< of the work that these two are about
   std::atomic<std::uint64_t> successes_{0};
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<bool> over_{false};

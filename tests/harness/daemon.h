@@ -73,15 +73,17 @@ class ServeTest : public testing::Test {
     overwrite(place_.configuration(), configured_ + more);
   }
   /// A daemon that ran three days ago, and since then none.
-  void was_away(const std::string& job) const {
+  void was_away(const std::string& job, const std::vector<std::string>& others = {}) const {
     const std::string then = base::to_iso(base::now() - std::chrono::days(3));
     const nlohmann::json record = {{"known_since", then},
                                    {"slot", nullptr},
                                    {"succeeded", nullptr},
                                    {"ended", nullptr},
                                    {"status", nullptr}};
+    nlohmann::json jobs = {{job, record}};
+    for (const std::string& other : others) jobs[other] = record;
     const nlohmann::json state = {{"version", 1},
-                                  {"jobs", {{job, record}}},
+                                  {"jobs", jobs},
                                   {"alarms", nlohmann::json::object()},
                                   {"outbox", nlohmann::json::array()},
                                   {"next_message", 1}};

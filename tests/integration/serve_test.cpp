@@ -18,6 +18,12 @@ base::Outcome run(std::vector<std::string> argv) {
   return base::run(command);
 }
 
+/// A schedule that is due for the first time at this second or the next one.
+std::string every_from(const std::string& which) {
+  const auto now = std::chrono::floor<std::chrono::seconds>(base::now()).time_since_epoch();
+  return fmt::format("every {}s", now.count() + (which == "next" ? 1 : 0));
+}
+
 TEST_F(Serve, catches_up_a_backup_that_was_missed_and_shows_how_things_are) {
   configure("[schedule]\nbackup = \"daily 02:00\"\ndrill = \"after every backup\"\n");
   was_away("backup.main");
@@ -54,6 +60,16 @@ TEST_F(Serve, catches_up_a_backup_that_was_missed_and_shows_how_things_are) {
   EXPECT_EQ(again.said().find("backup.main begins"), std::string::npos) << "it is done";
 }
 
+TEST_F(Serve, what_was_done_since_it_was_due_is_not_done_again) {
+  configure("[schedule]\nbackup = \"" + every_from("this") + "\"\n");
+  was_away("backup.main");
+  place_.must({"backup"});  // so did a daemon that was killed before it could note it
+  Running daemon(place_, {"serve"});
+  await_said(daemon, "backup.main ended well");
+  EXPECT_EQ(backup_ids(place_).size(), 1U);
+  expect_clean_end(daemon);
+}
+
 TEST_F(Serve, begins_wal_receive_again_when_it_is_killed_and_tells_by_webhook_and_command) {
   place_.must({"backup"});
   const fs::path told = place_.path("told");
@@ -76,7 +92,9 @@ TEST_F(Serve, begins_wal_receive_again_when_it_is_killed_and_tells_by_webhook_an
       "a command");
   const pid_t after = child_that_runs(daemon, "wal receive");
   EXPECT_TRUE(after > 0 && after != before);
-  expect_clean_end(daemon);
+  daemon.signal(SIGKILL);
+  daemon.wait();
+  await([&] { return ::kill(after, 0) != 0; }, "the end of the child, too");
 }
 
 TEST_F(Serve, a_configuration_that_is_wrong_changes_nothing) {
@@ -86,13 +104,20 @@ TEST_F(Serve, a_configuration_that_is_wrong_changes_nothing) {
   configure("[schedule]\nbackup = \"nightly\"\n");
   daemon.signal(SIGHUP);
   await([&] { return hook_.count("begins daemon/configuration") == 1; }, "an alarm");
-  EXPECT_NE(get(daemon, "metrics").body.find("job=\"backup.main\""), std::string::npos);
+  std::string metrics;
+  await(
+      [&] {
+        metrics = get(daemon, "metrics").body;
+        return metrics.find("alarm=\"daemon/configuration\"") != std::string::npos;
+      },
+      "a picture from after that");
+  EXPECT_NE(metrics.find("job=\"backup.main\""), std::string::npos) << metrics;
   configure("[schedule]\nexpire = \"daily 02:00\"\n");
   daemon.signal(SIGHUP);
   await([&] { return hook_.count("ends daemon/configuration") == 1; }, "its end");
   await(
       [&] {
-        const std::string metrics = get(daemon, "metrics").body;
+        metrics = get(daemon, "metrics").body;
         return metrics.find("job=\"expire.main\"") != std::string::npos &&
                metrics.find("job=\"backup.main\"") == std::string::npos;
       },
@@ -119,8 +144,113 @@ TEST_F(Serve, of_two_daemons_one_tells_and_the_other_goes_on_when_it_dies) {
   expect_clean_end(second);
 }
 
-TEST_F(Serve, survives_a_server_and_a_repository_that_are_away_and_never_spins) {
+TEST_F(Serve, a_repository_that_was_down_is_behind_until_it_has_what_it_missed_and_no_other_twice) {
+  const fs::path offsite = place_.path("offsite");
+  configured_ += fmt::format("[repository.offsite]\nurl = \"file://{}\"\nkey_file = \"{}\"\n",
+                             offsite.string(), place_.path("offsite.key").string());
+  configure("");
+  place_.must({"init"});
   place_.must({"backup"});
+  fs::rename(offsite, place_.path("away"));
+  source_->sql("INSERT INTO t VALUES (1)");
+  place_.archive_all(*source_);  // one copy is enough
+  configure("[schedule]\nbackup = \"" + every_from("next") + "\"\n");
+  was_away("backup.main");
+  Running daemon(place_, {"serve"});
+  await([&] { return hook_.count("begins job/backup.main") == 1; }, "a backup that failed in one");
+  await([&] { return hook_.count("begins status/main/offsite/repository") == 1; }, "which one");
+  await_said(daemon, "backup.main is tried again in 10 s");
+  const auto ids = [&](const std::string& repository) {
+    const Result listed = place_.must({"list", "--json", "--repository", repository});
+    return listed.json().at("backups").size();
+  };
+  EXPECT_EQ(ids("local"), 2U) << "what is done is not done again when the other one is tried again";
+  fs::remove_all(offsite);  // the archiver may have been in the middle of a file
+  fs::rename(place_.path("away"), offsite);
+  await([&] { return hook_.count("begins status/main/offsite/behind") == 1; }, "behind");
+  await([&] { return hook_.count("ends status/main/offsite/repository") == 1; }, "it is back");
+  daemon.signal(SIGHUP);  // tries again what waits
+  await([&] { return hook_.count("ends job/backup.main") == 1; }, "the other backup");
+  await([&] { return hook_.count("ends status/main/offsite/behind") == 1; }, "the WAL");
+  EXPECT_EQ(ids("local"), 2U);
+  EXPECT_EQ(ids("offsite"), 2U);
+  EXPECT_EQ(hook_.count("begins job/backup.main"), 1) << hook_.all();
+  expect_clean_end(daemon);
+}
+
+TEST_F(Serve, a_run_that_takes_too_long_is_stopped_and_the_alarm_goes_with_the_job) {
+  std::string text = configured_;
+  const std::size_t at = text.find("key_file = \"");
+  const std::size_t begin = text.find('"', at) + 1;
+  const std::string file = text.substr(begin, text.find('"', begin) - begin);
+  text.replace(at, text.find('\n', at) - at, "key_command = \"sleep 1; cat '" + file + "'\"");
+  text.insert(text.find("[serve]"), "command = \"exit 3\"\n");
+  const auto with = [&](const std::string& schedule) {
+    overwrite(place_.configuration(), text + "[schedule]\nlimit = \"500ms\"\n" + schedule);
+  };
+  const std::string backup = "backup = \"daily 02:00\"\ndrill = \"after every backup\"\n";
+  was_away("backup.main", {"expire.main", "drill.main"});
+  with(backup + "expire = \"daily 02:00\"\n");
+  std::optional<Running> daemon(std::in_place, place_, std::vector<std::string>{"serve"});
+  await([&] { return hook_.count("begins job/backup.main") == 1; }, "an alarm");
+  await([&] { return hook_.count("begins job/expire.main") == 1; }, "another one");
+  await([&] { return hook_.count("begins daemon/channel/command") == 1; }, "a channel that fails");
+  EXPECT_NE(daemon->said().find("it did not end within 500 ms"), std::string::npos)
+      << daemon->said();
+  const auto looked = [&] {
+    const std::string metrics = get(*daemon, "metrics").body;
+    const std::string name = "holdfast_status_timestamp_seconds{cluster=\"main\"} ";
+    const std::size_t found = metrics.find(name);
+    return found == std::string::npos ? 0 : std::stol(metrics.substr(found + name.size()));
+  };
+  const long then = base::now().time_since_epoch() / std::chrono::seconds(1);
+  await([&] { return looked() > then + 2; }, "all who look at the key");
+  EXPECT_EQ(daemon->said().find("drill.main begins"), std::string::npos) << "after no backup";
+  with(backup);
+  daemon->signal(SIGHUP);
+  await([&] { return hook_.count("ends job/expire.main") == 1; }, "a job that is gone");
+  EXPECT_EQ(hook_.count("ends job/backup.main"), 0);
+  expect_clean_end(*daemon);
+  with("");
+  daemon.emplace(place_, std::vector<std::string>{"serve"});
+  await([&] { return hook_.count("ends job/backup.main") == 1; }, "gone while none ran");
+  expect_clean_end(*daemon);
+}
+
+TEST_F(Serve, tells_of_slots_in_danger_and_of_pins_that_end) {
+  place_.must({"backup"});
+  const std::string backup = backup_ids(place_).at(0);
+  const std::string pin =
+      place_.must({"pin", backup, "--for", "2d", "--reason", "audit", "--json"}).json().at("pin");
+  source_->sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'");
+  source_->sql("ALTER SYSTEM SET max_wal_size = '32MB'");
+  source_->sql("SELECT pg_reload_conf()");
+  source_->sql("SELECT pg_create_physical_replication_slot('lagging', true)");
+  Running daemon(place_, {"serve"});
+  await([&] { return hook_.count("begins status/main/pin:" + pin) == 1; }, "the reminder");
+  place_.must({"pin", backup, "--for", "30d", "--reason", "audit"});
+  await([&] { return hook_.count("ends status/main/pin:" + pin) == 1; }, "it is pinned for longer");
+  const auto wal_status = [&] {
+    return source_->sql("SELECT wal_status FROM pg_replication_slots");
+  };
+  await(
+      [&] {
+        source_->sql("INSERT INTO t VALUES (1)");
+        source_->sql("SELECT pg_switch_wal()");
+        return wal_status() == "unreserved";
+      },
+      "a slot in danger");
+  await([&] { return hook_.count("begins status/main/slot:lagging") == 1; }, "the danger");
+  source_->sql("CHECKPOINT");
+  ASSERT_EQ(wal_status(), "lost");
+  await([&] { return hook_.count("begins status/main/lost slot:lagging") == 1; }, "the loss");
+  await([&] { return hook_.count("ends status/main/slot:lagging") == 1; }, "no danger any more");
+  source_->sql("SELECT pg_drop_replication_slot('lagging')");
+  await([&] { return hook_.count("ends status/main/lost slot:lagging") == 1; }, "its end");
+  expect_clean_end(daemon);
+}
+
+TEST_F(Serve, survives_a_server_and_a_repository_that_are_away_and_never_spins) {
   std::string text = configured_ + "[schedule]\nbackup = \"daily 02:00\"\n";
   text.insert(text.find("check_every"), "wal_receive = true\n");
   overwrite(place_.configuration(), text);
@@ -139,7 +269,7 @@ TEST_F(Serve, survives_a_server_and_a_repository_that_are_away_and_never_spins) 
   daemon.signal(SIGHUP);
   await([&] { return hook_.count("ends job/backup.main") == 1; }, "the backup");
   await([&] { return hook_.count("ends status/main/server") == 1; }, "the server");
-  EXPECT_EQ(backup_ids(place_).size(), 2U);
+  EXPECT_EQ(backup_ids(place_).size(), 1U);
   EXPECT_EQ(hook_.count("begins status/main/server"), 1) << hook_.all();
   expect_clean_end(daemon);
 }
