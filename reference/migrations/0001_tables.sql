@@ -29,7 +29,7 @@ CREATE TABLE import_jobs (
   file_name text NOT NULL DEFAULT '',
   note text,
   state text NOT NULL DEFAULT 'queued'
-    CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
+    CHECK (state IN ('queued', 'running', 'done', 'failed')),
   rows_done bigint NOT NULL DEFAULT 0,
   rows_failed bigint NOT NULL DEFAULT 0,
   error text,

@@ -5,6 +5,9 @@
 #include <poll.h>
 
 #include <cerrno>
+#include <cstdlib>
+
+#include "database/lookup.h"
 
 namespace reference::database {
 
@@ -12,6 +15,28 @@ namespace {
 
 /// Statements prepared for each connection; they are few, unless clients combine many filters.
 constexpr std::size_t most_prepared = 500;
+
+/// Where the server is, as far as the URL or the environment (PGHOST, PGPORT) says.
+ServerAddress server_of(const std::string& url, const Deadline& deadline) {
+  static Lookup lookup(&Lookup::ask_system);
+  const auto environment = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::string(value == nullptr ? "" : value);
+  };
+  ServerAddress server{environment("PGHOST"), environment("PGHOSTADDR"), environment("PGPORT")};
+  const std::unique_ptr<PQconninfoOption, void (*)(PQconninfoOption*)> options(
+      ::PQconninfoParse(url.c_str(), nullptr), &::PQconninfoFree);
+  // What cannot be parsed is libpq's to refuse, with its own words.
+  if (!options) return {};
+  for (const PQconninfoOption* each = options.get(); each->keyword != nullptr; ++each) {
+    if (each->val == nullptr) continue;
+    const std::string_view keyword = each->keyword;
+    if (keyword == "host") server.host = each->val;
+    if (keyword == "hostaddr") server.hostaddr = each->val;
+    if (keyword == "port") server.port = each->val;
+  }
+  return looked_up(server, lookup, deadline);
+}
 
 std::string trimmed(const char* text) {
   std::string line = text == nullptr ? "" : text;
@@ -48,10 +73,17 @@ std::size_t Rows::changed() const {
 
 Connection::Connection(const std::string& url, const Deadline& deadline)
     : connection_(nullptr, &::PQfinish) {
+  const ServerAddress server = server_of(url, deadline);
   // A statement whose client has gone (a deadline has passed) ends by itself, and its locks with
   // it.
-  const char* keywords[] = {"dbname", "fallback_application_name", "options", nullptr};
-  const char* values[] = {url.c_str(), "reference-api",
+  // What comes behind dbname counts more than the same in the URL.
+  const char* keywords[] = {"dbname",  "host", "hostaddr", "port", "fallback_application_name",
+                            "options", nullptr};
+  const char* values[] = {url.c_str(),
+                          server.host.c_str(),
+                          server.hostaddr.c_str(),
+                          server.port.c_str(),
+                          "reference-api",
                           "-c client_connection_check_interval=1s -c TimeZone=UTC "
                           "-c DateStyle=ISO -c search_path=public",
                           nullptr};

@@ -4,8 +4,7 @@
 //
 // libpq's own waits end when the server closes the connection, which a server that hangs never
 // does. So everything here is asynchronous, with poll(). A connection on which a deadline has
-// passed is broken: what it was doing may yet happen, or not. (Names in DATABASE_URL are looked up
-// by the C library, for which the deadline does not hold.)
+// passed is broken: what it was doing may yet happen, or not.
 
 #include <libpq-fe.h>
 

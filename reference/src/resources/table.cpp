@@ -109,7 +109,7 @@ Table import_jobs() {
        Access::read,
        false,
        true,
-       {"queued", "running", "done", "failed", "cancelled"}},
+       {"queued", "running", "done", "failed"}},
       {"bytes", Kind::integer, Access::read},
       {"bytes_done", Kind::integer, Access::read},
       {"lines_done", Kind::integer, Access::read},
