@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/report.h"
+#include "operations/recovery_journal.h"
 #include "operations/source.h"
 #include "operations/status_objectives.h"
 #include "postgres/administration.h"
@@ -37,6 +38,7 @@ class Look {
     of_cluster("server", [this] { look_at_server(); });
     judge();
     of_cluster("drill", [this] { look_at_records(configuration_, cluster_.name, report_); });
+    of_cluster("recovery", [this] { look_at_recovery(); });
     of_cluster("uptime", [this] { look_at_uptime(configuration_, report_); });
     return std::move(report_);
   }
@@ -60,6 +62,7 @@ class Look {
   void look_at_wal(const SystemView& system);
   void look_at_server();
   void look_at_disk();
+  void look_at_recovery();
   void look_at_slots(postgres::Session& session);
   void compare_with(postgres::Session& session);
   std::optional<bool> commits_behind_the_archive() const;
@@ -160,6 +163,23 @@ void Look::look_at_server() {
 }
 
 /// A server that cannot write WAL any more stops.
+/// One that nobody went on with: the service is neither here nor there.
+void Look::look_at_recovery() {
+  const auto all = read_recoveries(configuration_.recover.state, cluster_.name);
+  if (all.empty() || all.back().end != RecoveryEnd::open) return;
+  const Recovery& open = all.back();
+  std::string_view step = "undo";
+  for (const StepRecord& each : open.steps) {
+    if (open.undoing || each.state == StepState::done || each.state == StepState::skipped) continue;
+    step = name_of(each.step);
+    break;
+  }
+  note(Level::bad, "recovery",
+       fmt::format("recovery {}, begun {}, has not ended: it is at {}", open.id,
+                   base::to_string(open.begun), step),
+       "`holdfast recover --resume` goes on, `holdfast recover --undo` goes back");
+}
+
 void Look::look_at_disk() {
   if (cluster_.data_directory.empty()) return;
   const base::fs::path directory = cluster_.data_directory / "pg_wal";

@@ -50,9 +50,13 @@ Daemon::Daemon(const base::fs::path& configuration)
   check(first);
   state_ = std::make_unique<State>(first.serve.state);
   alarms_ = std::make_unique<Alarms>(*state_);
+  // Who asks before there is anything to tell waits.
+  const std::lock_guard lock(picture_mutex_);
   listen(first.serve.listen);
   apply(first);
   forget_what_is_not_configured();
+  picture_ = picture();
+  taken_ = Clock::now();
 }
 
 Daemon::~Daemon() = default;
@@ -160,7 +164,7 @@ void Daemon::listen(const std::string& wanted) {
   listens_at_ = wanted;
 }
 
-void Daemon::take_picture() {
+Picture Daemon::picture() const {
   Picture fresh;
   fresh.at = base::now();
   fresh.started = started_;
@@ -172,6 +176,11 @@ void Daemon::take_picture() {
   for (const std::string& each : channels_of(settings_->alert)) {
     fresh.channels[each] = !failing.contains(each);
   }
+  return fresh;
+}
+
+void Daemon::take_picture() {
+  Picture fresh = picture();
   const std::lock_guard lock(picture_mutex_);
   picture_ = std::move(fresh);
   taken_ = Clock::now();

@@ -38,6 +38,7 @@ class Daemon {
   void apply(const operations::Configuration& configuration);
   void reload();
   void listen(const std::string& wanted);
+  Picture picture() const;
   void take_picture();
   void look_after_workers();
   void forget_those_who_left();

@@ -213,6 +213,9 @@ TEST_P(RecoverOnce, that_fails_in_any_step_says_so_and_goes_on_once_it_is_mended
     EXPECT_NE(failed.errors.find("--undo"), std::string::npos) << failed.errors;
     EXPECT_EQ(failed.errors.find("w0rd-canary"), std::string::npos) << failed.errors;
     EXPECT_EQ(state_of(step), "failed");
+    EXPECT_NE(place_.holdfast({"status"}).output.find("has not ended: it is at " + step),
+              std::string::npos)
+        << "an alarm must say that nobody went on";
     line = {"--resume"};
     if (step == "fence") {
       EXPECT_EQ(recover().status, status_of(Code::conflict)) << "one is open";
@@ -221,6 +224,7 @@ TEST_P(RecoverOnce, that_fails_in_any_step_says_so_and_goes_on_once_it_is_mended
   configure("[recover]\nenvironment_file = \"env\"\ndatabase_host = \"new\"\n");
   const Result done = recover({"--resume"});
   EXPECT_EQ(done.status, 0) << done.errors << done.output;
+  EXPECT_EQ(place_.holdfast({"status"}).output.find("has not ended"), std::string::npos);
   EXPECT_EQ(digest(*cluster_), before);
   EXPECT_EQ(text_of(place_.path("env")),
             "DATABASE_URL='postgres://app:pa$$w0rd-canary@new:5432/app'\n");
