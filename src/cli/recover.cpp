@@ -186,7 +186,7 @@ void run(Invocation& invocation, Options& options) {
   base::catch_interrupts();
   std::optional<operations::RecoverOutcome> outcome;
   with_progress(invocation, [&](base::Progress& progress) {
-    outcome = options.resume ? operations::resume_recovery(work, skip, progress)
+    outcome = options.resume ? operations::resume_recovery(work, skip, options.identity, progress)
               : options.undo ? operations::undo_recovery(work, progress)
                              : operations::recover(work, options.request, progress);
   });
@@ -234,6 +234,12 @@ void add_recover(CLI::App& app, Invocation& invocation) {
                                  "Go back: the old cluster serves again, the restored one is put "
                                  "aside");
   resume->excludes(undo);
+  // What was asked for when it began is in its journal.
+  for (const char* name :
+       {"--to", "--exclusive", "--timeline", "--backup", "--full", "--instant"}) {
+    resume->excludes(command->get_option(name));
+    undo->excludes(command->get_option(name));
+  }
   command
       ->add_option("--skip", options->skip,
                    "With --resume: leave out a step; may be repeated, and the record tells it")

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
+#include <memory>
 
 #include "base/error.h"
 #include "service/cloudflare.h"
@@ -15,9 +17,42 @@ using base::Error;
 using service::Cloudflare;
 using service::TunnelConnector;
 
-constexpr const char* ingress = "ingress";
-constexpr const char* dns = "dns";
-constexpr const char* origin = "origin";
+/// One value at Cloudflare that is set.
+struct Place {
+  std::string name;   ///< which one it is, ids and all: so it is remembered
+  std::string shown;  ///< for people
+  std::string value;
+  std::function<void(Cloudflare&, const std::string& value, const Cloudflare::Remember&)> set;
+};
+
+std::vector<Place> places_of(const EdgeSettings& edge) {
+  std::vector<Place> places;
+  if (!edge.hostname.empty()) {
+    places.push_back(
+        {fmt::format("tunnel {}/{} host name {}", edge.account, edge.tunnel, edge.hostname),
+         edge.hostname, edge.service,
+         [&edge](Cloudflare& api, const std::string& value, const Cloudflare::Remember& remember) {
+           api.set_ingress(edge.account, edge.tunnel, edge.hostname, value, remember);
+         }});
+  }
+  if (!edge.record.empty()) {
+    places.push_back(
+        {fmt::format("zone {} record {} {}", edge.zone, edge.type, edge.record), edge.record,
+         edge.content,
+         [&edge](Cloudflare& api, const std::string& value, const Cloudflare::Remember& remember) {
+           api.set_dns(edge.zone, edge.record, edge.type, value, remember);
+         }});
+  }
+  if (!edge.origin.empty()) {
+    places.push_back(
+        {fmt::format("pool {}/{} origin {}", edge.account, edge.pool, edge.origin), edge.origin,
+         edge.address,
+         [&edge](Cloudflare& api, const std::string& value, const Cloudflare::Remember& remember) {
+           api.set_origin(edge.account, edge.pool, edge.origin, value, remember);
+         }});
+  }
+  return places;
+}
 
 std::string token_of(const EdgeSettings& edge) {
   std::string token;
@@ -32,62 +67,61 @@ std::string token_of(const EdgeSettings& edge) {
               "[recover.cloudflare] token_file, or CLOUDFLARE_API_TOKEN in the environment");
 }
 
-Cloudflare open_api(const RecoveryContext& context) {
+std::unique_ptr<Cloudflare> open_api(const RecoveryContext& context) {
   const EdgeSettings& edge = *context.settings().edge;
-  return {edge.api.empty() ? Cloudflare::public_api : edge.api, token_of(edge),
-          std::chrono::duration_cast<std::chrono::milliseconds>(
-              context.settings().limit(RecoveryStep::reconnect) / 4)};
+  return std::make_unique<Cloudflare>(edge.api.empty() ? Cloudflare::public_api : edge.api,
+                                      token_of(edge),
+                                      std::chrono::duration_cast<std::chrono::milliseconds>(
+                                          context.settings().limit(RecoveryStep::reconnect) / 2));
 }
 
-/// One value over there, by the name under which it is remembered.
-void set_value(Cloudflare& api, const EdgeSettings& edge, const std::string& which,
-               const std::string& value, const Cloudflare::Remember& remember) {
-  if (which == ingress) {
-    api.set_ingress(edge.account, edge.tunnel, edge.hostname, value, remember);
-  } else if (which == dns) {
-    api.set_dns(edge.zone, edge.record, edge.type, value, remember);
-  } else {
-    api.set_origin(edge.account, edge.pool, edge.origin, value, remember);
+/// Who serves the tunnel now, once, before anything is done to it.
+void remember_connectors(const RecoveryContext& context, Cloudflare& api) {
+  Recovery& recovery = context.recovery();
+  if (recovery.connectors_before) return;
+  const EdgeSettings& edge = *context.settings().edge;
+  std::vector<std::string> ids;
+  for (const TunnelConnector& each : api.connectors(edge.account, edge.tunnel)) {
+    ids.push_back(each.id);
   }
+  recovery.connectors_before = std::move(ids);
+  context.journal.save();
+}
+
+/// One that served before, or that was only away for a moment then: its process is older than the
+/// recovery.
+bool is_old(const Recovery& recovery, const TunnelConnector& connector) {
+  constexpr std::chrono::minutes clocks_differ{2};
+  return std::ranges::find(*recovery.connectors_before, connector.id) !=
+             recovery.connectors_before->end() ||
+         (connector.began && *connector.began < recovery.begun - clocks_differ);
 }
 
 /// A new connector serves the tunnel; then those from before are sent away, as both would serve.
 std::string take_over_tunnel(const RecoveryContext& context, Cloudflare& api) {
   const EdgeSettings& edge = *context.settings().edge;
   const base::Microseconds limit = context.settings().limit(RecoveryStep::reconnect);
-  Recovery& recovery = context.recovery();
-  const auto ids = [](const std::vector<TunnelConnector>& connectors) {
-    std::vector<std::string> found;
-    for (const TunnelConnector& each : connectors) found.push_back(each.id);
-    return found;
-  };
-  if (!recovery.connectors_before) {
-    recovery.connectors_before = ids(api.connectors(edge.account, edge.tunnel));
-    context.journal.save();
-  }
-  const auto is_old = [&](const TunnelConnector& each) {
-    return std::ranges::find(*recovery.connectors_before, each.id) !=
-           recovery.connectors_before->end();
-  };
+  const Recovery& recovery = context.recovery();
   const auto serves = [&](const TunnelConnector& each) {
-    return !is_old(each) && each.connections > 0;
+    return !is_old(recovery, each) && each.connections > 0;
   };
   std::vector<TunnelConnector> now = api.connectors(edge.account, edge.tunnel);
   if (std::ranges::none_of(now, serves)) {
     run_user_command(context, name_of(RecoveryStep::reconnect), edge.connector, limit);
   }
   // Within the step's own limit, so that it can be said what is missing.
-  const bool served = await_step(limit / 2, [&] {
+  const bool served = await_step(limit / 4, [&] {
     now = api.connectors(edge.account, edge.tunnel);
     return std::ranges::any_of(now, serves);
   });
   if (!served) {
     throw Error(Code::check_failed, "no new connector serves the tunnel",
-                "is cloudflared started by [recover.cloudflare] connector? See its log");
+                "[recover.cloudflare] connector must start cloudflared anew, also if it runs "
+                "already (systemctl restart cloudflared); see its log");
   }
   std::size_t evicted = 0;
   for (const TunnelConnector& each : now) {
-    if (!is_old(each)) continue;
+    if (!is_old(recovery, each)) continue;
     api.evict(edge.account, edge.tunnel, each.id);
     ++evicted;
   }
@@ -111,47 +145,47 @@ std::string edge_plan(const EdgeSettings& edge) {
 StepResult reconnect_edge(const RecoveryContext& context) {
   const RecoverSettings& settings = context.settings();
   const auto line = settings.command(RecoveryStep::reconnect);
+  if (!line && !settings.edge) {
+    return skipped("there is neither [recover.command] reconnect nor [recover.cloudflare]");
+  }
+  const std::unique_ptr<Cloudflare> api = settings.edge ? open_api(context) : nullptr;
+  const bool takes_over = settings.edge && !settings.edge->connector.empty();
+  if (takes_over) remember_connectors(context, *api);
+  std::string found;
+  const auto say = [&](const std::string& text) { found += (found.empty() ? "" : "; ") + text; };
   if (line) {
     run_user_command(context, name_of(RecoveryStep::reconnect), *line,
                      settings.limit(RecoveryStep::reconnect));
+    say("by [recover.command] reconnect");
   }
-  if (!settings.edge) {
-    if (line) return {false, "by [recover.command] reconnect"};
-    return skipped("there is neither [recover.command] reconnect nor [recover.cloudflare]");
-  }
-  const EdgeSettings& edge = *settings.edge;
-  Cloudflare api = open_api(context);
-  std::string found = line ? "by [recover.command] reconnect" : "";
-  const auto say = [&](const std::string& text) { found += (found.empty() ? "" : "; ") + text; };
-  if (!edge.connector.empty()) say(take_over_tunnel(context, api));
-  const auto change = [&](const std::string& which, const std::string& name,
-                          const std::string& value) {
-    if (value.empty()) return;
-    set_value(api, edge, which, value, [&](const std::string& before) {
+  if (takes_over) say(take_over_tunnel(context, *api));
+  for (const Place& each : settings.edge ? places_of(*settings.edge) : std::vector<Place>()) {
+    each.set(*api, each.value, [&](const std::string& before) {
       // Of an earlier try that was cut off the first value counts.
-      context.recovery().edge_before.emplace(which, before);
+      context.recovery().edge_before.emplace(each.name, before);
       context.journal.save();
     });
-    say(fmt::format("{} leads to {}", name, value));
-  };
-  change(ingress, edge.hostname, edge.service);
-  change(dns, edge.record, edge.content);
-  change(origin, edge.origin, edge.address);
+    say(fmt::format("{} leads to {}", each.shown, each.value));
+  }
   return {false, found};
 }
 
 void undo_edge(const RecoveryContext& context) {
   Recovery& recovery = context.recovery();
   if (recovery.edge_before.empty()) return;
-  if (!context.settings().edge) {
-    base::fail(Code::configuration, "there is no [recover.cloudflare] any more to set back");
-  }
-  Cloudflare api = open_api(context);
+  const auto& edge = context.settings().edge;
+  const std::vector<Place> places = edge ? places_of(*edge) : std::vector<Place>();
   while (!recovery.edge_before.empty()) {
-    const auto first = recovery.edge_before.begin();
-    set_value(api, *context.settings().edge, first->first, first->second,
-              [](const std::string&) {});
-    recovery.edge_before.erase(first);
+    const auto [name, before] = *recovery.edge_before.begin();
+    const auto place = std::ranges::find(places, name, &Place::name);
+    if (place == places.end()) {
+      throw Error(
+          Code::configuration,
+          fmt::format("[recover.cloudflare] does not name {} any more, which was {}", name, before),
+          "name it again until it is set back");
+    }
+    place->set(*open_api(context), before, [](const std::string&) {});
+    recovery.edge_before.erase(name);
     context.journal.save();
   }
 }

@@ -435,11 +435,11 @@ RecoverOutcome recover(const RecoverWork& work, const RecoverRequest& request,
 }
 
 RecoverOutcome resume_recovery(const RecoverWork& work, const std::vector<RecoveryStep>& skip,
-                               base::Progress& progress) {
+                               const base::fs::path& identity, base::Progress& progress) {
   const Configuration& configuration = work.repositories.front();
   RecoveryJournal journal =
       RecoveryJournal::last(configuration.recover.state, configuration.cluster(work.cluster).name);
-  const Recovery& recovery = journal.recovery();
+  Recovery& recovery = journal.recovery();
   if (recovery.end != RecoveryEnd::open) {
     throw Error(Code::refused,
                 fmt::format("recovery {} has ended: it is {}", recovery.id, name_of(recovery.end)),
@@ -449,6 +449,7 @@ RecoverOutcome resume_recovery(const RecoverWork& work, const std::vector<Recove
     throw Error(Code::refused, fmt::format("recovery {} is being undone", recovery.id),
                 "`holdfast recover --undo` goes on with that");
   }
+  if (!identity.empty()) recovery.identity = base::fs::absolute(identity).string();
   return RecoveryRun(work, journal, progress).run(skip);
 }
 

@@ -64,9 +64,10 @@ struct RecoverWork {
 /// Throws the error of the step that failed.
 RecoverOutcome recover(const RecoverWork& work, const RecoverRequest& request,
                        base::Progress& progress);
-/// Goes on with the last one; `skip`: steps that shall not be done, which the record tells.
+/// Goes on with the last one; `skip`: steps that shall not be done, which the record tells;
+/// `identity`: instead of the one that it began with, unless empty.
 RecoverOutcome resume_recovery(const RecoverWork& work, const std::vector<RecoveryStep>& skip,
-                               base::Progress& progress);
+                               const base::fs::path& identity, base::Progress& progress);
 /// Takes back the last one, ended or not: the old cluster is where it was, and serves if it did.
 /// The restored one is put aside.
 RecoverOutcome undo_recovery(const RecoverWork& work, base::Progress& progress);

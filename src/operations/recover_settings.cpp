@@ -33,7 +33,7 @@ constexpr std::array<StepName, recovery_steps> names{{{"fence", minutes(2)},
                                                       {"ready", minutes(2)},
                                                       {"proof", minutes(1)},
                                                       {"smoke", minutes(10)},
-                                                      {"reconnect", minutes(5)},
+                                                      {"reconnect", minutes(15)},
                                                       {"backup", hours(4)}}};
 
 const StepName& entry(RecoveryStep step) {

@@ -52,6 +52,14 @@ std::string complaint(const json& document) {
   return text.empty() ? "it says nothing" : text;
 }
 
+std::optional<base::Timestamp> time_of(const json& document, const char* name) {
+  try {
+    return base::parse_time(text_of(document, name), "UTC").time;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 Code code_for(long status) {
   if (status == 401 || status == 403) return Code::permission;
   if (status == 404) return Code::not_found;
@@ -132,6 +140,7 @@ std::vector<TunnelConnector> Cloudflare::connectors(const std::string& account,
       TunnelConnector connector;
       connector.id = each.at("id");
       connector.connections = each.at("conns").size();
+      connector.began = time_of(each, "run_at");
       found.push_back(std::move(connector));
     }
   } catch (const json::exception& error) {
@@ -151,20 +160,24 @@ void Cloudflare::set_ingress(const std::string& account, const std::string& tunn
                              const Remember& remember) {
   const std::string path = tunnel_path(account, tunnel, "/configurations");
   json config = member(call("GET", path), "config");
+  std::vector<json*> rules;
   if (config.is_object() && config.contains("ingress")) {
     for (json& rule : config.at("ingress")) {
-      if (text_of(rule, "hostname") != hostname) continue;
-      const std::string before = text_of(rule, "service");
-      if (before == service) return;
-      remember(before);
-      rule["service"] = service;
-      call("PUT", path, {{"config", config}});
-      return;
+      if (text_of(rule, "hostname") == hostname) rules.push_back(&rule);
     }
   }
-  throw Error(Code::not_found, fmt::format("the tunnel has no host name {}", hostname),
-              "is the tunnel configured at Cloudflare, and [recover.cloudflare] hostname one of "
-              "its public host names?");
+  if (rules.size() != 1) {
+    throw Error(Code::not_found,
+                fmt::format("the tunnel has {} rules for the host name {}, not one", rules.size(),
+                            hostname),
+                "is the tunnel configured at Cloudflare? [recover.cloudflare] hostname is one of "
+                "its public host names; several rules for one need [recover.command] reconnect");
+  }
+  const std::string before = text_of(*rules.front(), "service");
+  if (before == service) return;
+  remember(before);
+  (*rules.front())["service"] = service;
+  call("PUT", path, {{"config", config}});
 }
 
 void Cloudflare::set_dns(const std::string& zone, const std::string& name, const std::string& type,

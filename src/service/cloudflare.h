@@ -11,17 +11,20 @@
 #include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/http.h"
+#include "base/time.h"
 
 namespace holdfast::service {
 
 /// A process of cloudflared that serves a tunnel.
 struct TunnelConnector {
   std::string id;
-  std::size_t connections = 0;  ///< to Cloudflare's edge
+  std::size_t connections = 0;           ///< to Cloudflare's edge
+  std::optional<base::Timestamp> began;  ///< its process; nullopt if they do not say
 };
 
 class Cloudflare {
@@ -40,7 +43,7 @@ class Cloudflare {
   /// Called with what is there, if it is to be changed; the change is made when it returns.
   using Remember = std::function<void(const std::string& before)>;
   /// Lets a tunnel's host name lead to a service ("http://localhost:8080"). Throws
-  /// Error(not_found) if the tunnel has no such host name.
+  /// Error(not_found) if the tunnel does not have one rule for that host name.
   void set_ingress(const std::string& account, const std::string& tunnel,
                    const std::string& hostname, const std::string& service,
                    const Remember& remember);

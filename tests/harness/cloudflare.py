@@ -6,10 +6,11 @@ the paths, parameters and envelope of the API. The token is TOKEN-CANARY.
 
 POST /control {"answers": [[503, null], [429, "1"]]}  the next requests are answered so
 POST /control {"hang_after": "PATCH"}                 the next such change is made, and not answered
-POST /control {"connect": "c2"}                       what a new cloudflared does
+POST /control {"connect": "c2"}                       what a new cloudflared does ("run_at": one that
+                                                      was away)
 GET  /seen                                            the requests, and the state
 """
-import json, re, sys, threading
+import datetime, json, re, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,12 +19,14 @@ lock = threading.Lock()
 control = {"answers": [], "hang_after": None}
 seen = []
 state = {
-    "connectors": {"c1": [{"colo_name": "ams01", "is_pending_reconnect": False}] * 4},
+    "connectors": {"c1": {"run_at": "2026-01-01T10:20:30.123456Z", "conns": [
+        {"colo_name": "ams01", "is_pending_reconnect": False}] * 4}},
     "config": {
         "ingress": [
             {"hostname": "api.example.com", "path": "/v1", "service": "http://old:8080",
              "originRequest": {"connectTimeout": 10, "noTLSVerify": False}},
-            {"hostname": "www.example.com", "service": "http://www:80"},
+            {"hostname": "two.example.com", "path": "/a", "service": "http://www:80"},
+            {"hostname": "two.example.com", "service": "http://www:81"},
             {"service": "http_status:404"}],
         "warp-routing": {"enabled": False}},
     "version": 7,
@@ -77,7 +80,9 @@ class Handler(BaseHTTPRequestHandler):
         said = json.loads(body) if body else {}
         if url.path == "/control":
             if "connect" in said:
-                state["connectors"][said["connect"]] = [{"colo_name": "fra01"}]
+                now = datetime.datetime.utcnow().isoformat() + "Z"
+                state["connectors"][said["connect"]] = {
+                    "run_at": said.get("run_at", now), "conns": [{"colo_name": "fra01"}]}
             control.update({k: v for k, v in said.items() if k in control})
             return self.send(200, {})
         if url.path == "/seen":
@@ -105,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
     def changed(self, path, query, said):
         if path == TUNNEL + "/connections":
             if self.command == "GET":
-                self.ok([{"id": k, "version": "2026.1.0", "arch": "linux_amd64", "conns": v}
+                self.ok([{"id": k, "version": "2026.1.0", "arch": "linux_amd64", **v}
                          for k, v in state["connectors"].items()], listed=True)
                 return True
             if self.command == "DELETE":

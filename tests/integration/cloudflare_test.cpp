@@ -131,6 +131,8 @@ TEST_F(CloudflareApi, is_read_as_its_own_client_writes_it) {
   ASSERT_EQ(api.connectors("acc", "tun").size(), 1U);
   EXPECT_EQ(api.connectors("acc", "tun")[0].id, "c2");
   EXPECT_EQ(api.connectors("acc", "tun")[0].connections, 1U);
+  ASSERT_TRUE(api.connectors("acc", "tun")[0].began);
+  EXPECT_LT(base::now() - *api.connectors("acc", "tun")[0].began, std::chrono::minutes(1));
   api.evict("acc", "tun", "c2");
   EXPECT_TRUE(fake_.client().at("connectors").empty());
 }
@@ -167,6 +169,10 @@ TEST_F(CloudflareApi, that_refuses_is_not_asked_twice_and_the_message_says_what_
   EXPECT_NE(two.find("there are 2 records"), std::string::npos) << two;
   failure(Code::not_found,
           [&] { api().set_ingress("acc", "tun", "nobody.example.com", "http://x", remember()); });
+  const std::string rules = failure(Code::not_found, [&] {
+    api().set_ingress("acc", "tun", "two.example.com", "http://x", remember());
+  });
+  EXPECT_NE(rules.find("2 rules"), std::string::npos) << rules;
   failure(Code::not_found,
           [&] { api().set_origin("acc", "p1", "third", "198.51.100.1", remember()); });
   EXPECT_EQ(fake_.changes(), 0U);
@@ -279,6 +285,16 @@ TEST_F(RecoverEdge, leads_the_world_here_and_back_also_when_it_is_killed_in_betw
   ASSERT_EQ(done.status, 0) << done.errors << text_of(place_.path("log"));
   expect_led_here();
 
+  // What is set back is what was changed, whatever the configuration says today.
+  const std::string right = text_of(place_.configuration());
+  std::string other = right;
+  other.replace(other.find("db.example.com"), 2, "tw");
+  overwrite(place_.configuration(), other);
+  const Result refused = recover({"--undo"});
+  EXPECT_EQ(refused.status, base::info(Code::configuration).exit_status) << refused.errors;
+  EXPECT_NE(refused.errors.find("db.example.com any more, which was 192.0.2.1"), std::string::npos)
+      << refused.errors;
+  overwrite(place_.configuration(), right);
   const Result undone = recover({"--undo"});
   ASSERT_EQ(undone.status, 0) << undone.errors;
   json after = fake_.client();
@@ -301,6 +317,10 @@ TEST_F(RecoverEdge, that_nobody_can_connect_says_so_and_keeps_who_serves) {
   EXPECT_NE(failed.errors.find("--resume"), std::string::npos) << failed.errors;
   EXPECT_TRUE(fake_.state().at("connectors").contains("c1")) << "nobody serves the tunnel";
   EXPECT_EQ(fake_.changes(), 0U);
+  // One that was away when it was asked who serves is no new one.
+  fake_.tell({{"connect", "c0"}, {"run_at", "2026-01-01T00:00:00Z"}});
+  EXPECT_EQ(recover({"--resume"}).status, base::info(Code::check_failed).exit_status);
+  EXPECT_EQ(fake_.changes(), 0U);
   // Somebody starts it by hand.
   fake_.tell({{"connect", "c2"}});
   fs::remove(place_.path("token"));
@@ -310,6 +330,16 @@ TEST_F(RecoverEdge, that_nobody_can_connect_says_so_and_keeps_who_serves) {
   overwrite(place_.path("token"), token);
   place_.give_to_server_user(place_.path("token"));
   const Result done = recover({"--resume"});
+  ASSERT_EQ(done.status, 0) << done.errors;
+  expect_led_here();
+}
+
+TEST_F(RecoverEdge, counts_who_was_connected_by_the_command_before_it) {
+  configure("true");
+  std::ofstream(place_.configuration(), std::ios::app)
+      << "[recover.command]\nreconnect = \"curl -s -d '{\\\"connect\\\": \\\"c2\\\"}' "
+      << fake_.control() << "\"\n";
+  const Result done = recover({"--yes"});
   ASSERT_EQ(done.status, 0) << done.errors;
   expect_led_here();
 }

@@ -125,6 +125,8 @@ TEST_P(RecoverOnce, plans_without_touching_anything_and_asks_before_it_begins) {
   EXPECT_EQ(recover({"--resume"}).status, status_of(Code::not_found));
   EXPECT_EQ(recover({"--undo"}).status, status_of(Code::not_found));
   EXPECT_EQ(recover({"--yes", "--skip", "prove"}).status, status_of(Code::usage));
+  EXPECT_EQ(recover({"--resume", "--to", "latest"}).status, status_of(Code::usage))
+      << "the target is in the journal: another one must not be left out silently";
 }
 
 TEST_P(RecoverOnce, begins_nothing_when_there_is_nothing_to_restore) {
@@ -194,11 +196,12 @@ TEST_P(RecoverOnce, that_fails_in_any_step_says_so_and_goes_on_once_it_is_mended
   place_.give_to_server_user(place_.path("env"));
   // All of them fail, each by its own means or by a command.
   const std::vector<std::pair<std::string, std::string>> failing = {
-      {"fence", "exit 3"},     {"target", "exit 3"},      {"provision", "exit 3"},
-      {"restore", "exit 3"},   {"replay", "exit 3"},      {"prove", "exit 3"},
-      {"start", "exit 3"},     {"environment", "exit 3"}, {"deploy", "cat env; exit 3"},
-      {"ready", "exit 3"},     {"proof", "exit 3"},       {"smoke", "sleep 20"},
-      {"reconnect", "exit 3"}, {"backup", "exit 3"}};
+      {"fence", "exit 3"},       {"target", "exit 3"},          {"provision", "exit 3"},
+      {"secrets", "exit 3"},     {"files", "exit 3"},           {"restore", "exit 3"},
+      {"replay", "exit 3"},      {"prove", "exit 3"},           {"start", "exit 3"},
+      {"environment", "exit 3"}, {"deploy", "cat env; exit 3"}, {"ready", "exit 3"},
+      {"proof", "exit 3"},       {"smoke", "sleep 20"},         {"reconnect", "exit 3"},
+      {"backup", "exit 3"}};
   std::vector<std::string> line = {"--yes", "--full"};
   for (const auto& [step, command] : failing) {
     configure(

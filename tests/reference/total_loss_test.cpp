@@ -180,8 +180,16 @@ TEST_F(TotalLoss, of_a_service_under_load_is_recovered_from_the_repository_and_t
 
   const Result plan = place_.holdfast({"recover", "--full", "--plan"});
   EXPECT_NE(plan.status, 0) << "the sealed secrets need an identity";
-  const Result done =
-      place_.holdfast({"recover", "--full", "--identity", identity(), "--yes", "--json"});
+  // The wrong key was taken from the safe.
+  const fs::path wrong = scratch() / "wrong.txt";
+  holdfast::base::Command keygen;
+  keygen.argv = {"age-keygen", "-o", wrong.string()};
+  holdfast::base::run_checked(keygen);
+  place_.give_to_server_user(wrong);
+  const Result failed = place_.holdfast({"recover", "--full", "--identity", wrong, "--yes"});
+  EXPECT_NE(failed.status, 0);
+  EXPECT_NE(failed.errors.find("step secrets failed"), std::string::npos) << failed.errors;
+  const Result done = place_.holdfast({"recover", "--resume", "--identity", identity(), "--json"});
   ASSERT_EQ(done.status, 0) << done.errors << done.output;
   const json document = done.json();
   EXPECT_EQ(document.at("verdict"), "pass");
