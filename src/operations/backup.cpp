@@ -57,6 +57,7 @@ class Run {
       copy();
       end();
       store_wal();
+      check_changes();
       write_map();
       check_stored();
       commit();
@@ -89,6 +90,8 @@ class Run {
   void check_standby(const postgres::ControlFile& control);
   void store_wal();
   NeededWal needed_wal() const;
+  void check_changes();
+  std::string find_wrong_changes() const;
   void write_map();
   void check_stored() const;
   void commit();
@@ -114,6 +117,8 @@ class Run {
   std::optional<Baseline> baseline_;
   std::optional<Increment> increment_;  ///< the server was asked for changes only
   ChangesSince changes_;
+  SentBlocks sent_;  ///< of files that the server sent in part
+  std::vector<CutMeanwhile> cut_meanwhile_;
   std::set<repository::PackId> emptied_;
   ComparisonBase comparison_;
   std::map<std::string, std::uint64_t> objects_before_;
@@ -219,8 +224,14 @@ bool Run::plan_increment() {
       why = find_doubt(*baseline_, archive_, site_.cluster.connection, now, request_.workers);
     }
   }
+  ChangesSince cuts;
   if (why.empty()) {
-    increment_.emplace(site_.repository.page_hash(), info_.id.text, *baseline_, source_.standby);
+    cuts = cuts_by_summaries(*baseline_, session_);
+    why = cuts.why_not;
+  }
+  if (why.empty()) {
+    increment_.emplace(site_.repository.page_hash(), info_.id.text, *baseline_, source_.standby,
+                       *std::move(cuts.blocks), source_.control.relation_segment_blocks);
     return true;
   }
   baseline_.reset();
@@ -384,6 +395,8 @@ void Run::copy_stream() {
     stream = streamed_->copy(site_.repository, backups_, request, progress_);
   }
   copied_ = std::move(stream.files);
+  sent_ = std::move(stream.sent);
+  cut_meanwhile_ = std::move(stream.cut);
   map_.directories = copied_.directories;
   add_attachments();
   const postgres::ControlFile control = postgres::parse_control_file(stream.control);
@@ -492,6 +505,48 @@ void Run::store_wal() {
                           {site_.cluster.data_directory, session_, source_.standby},
                           request_.workers, progress_);
   }
+}
+
+/// The server decided what it sent. The archive has the WAL now that says what it had to send.
+void Run::check_changes() {
+  if (!increment_) return;
+  progress_.begin("checking what the server left out", 0);
+  const std::string wrong = find_wrong_changes();
+  if (wrong.empty()) return;
+  remove_remains();
+  map_.attachments.clear();
+  give_up_increment(wrong);
+  copy();
+  end();
+  store_wal();
+}
+
+/// Empty if all came that the WAL names, and whatever was cut off while it came was really so.
+std::string Run::find_wrong_changes() const {
+  const postgres::TimelineHistory& history = baseline_->history;
+  if (!cut_meanwhile_.empty()) {
+    const ChangesSince meanwhile = changes_in_archive(history, info_.segment_size, archive_,
+                                                      info_.start, info_.stop, request_.workers);
+    for (const CutMeanwhile& each : cut_meanwhile_) {
+      const auto pages =
+          meanwhile.blocks ? meanwhile.blocks->pages_of(each.segment) : std::vector{each.page};
+      const auto limit =
+          meanwhile.blocks ? meanwhile.blocks->limit_of(each.segment.relation) : std::nullopt;
+      const std::uint64_t page =
+          std::uint64_t{each.segment.number} * each.segment.blocks + each.page;
+      if (pages && (!limit || *limit > page)) {
+        return WrongList(each.path, each.page).message();
+      }
+    }
+  }
+  // Decoding more WAL than the cluster has pages would take longer than having all of it sent.
+  const std::uint64_t wal = info_.start.value - baseline_->backup.start.value;
+  if (wal > std::max(baseline_->backup.bytes / 2, 16 * info_.segment_size.bytes)) return {};
+  const ChangesSince changes =
+      changes_by_wal(*baseline_, archive_, {}, info_.start, request_.workers);
+  if (!changes.blocks) return {};  // the archive has no WAL of that time
+  const std::string missing = sent_.find_missing(*changes.blocks);
+  return missing.empty() ? "" : "the server did not send " + missing + ", which has changed";
 }
 
 void Run::write_map() {

@@ -52,6 +52,23 @@ void ChangedBlocks::add_from(const postgres::RelationId& id, std::uint32_t block
   if (is_new) footprint_ += relation_footprint;
   auto& from = relation->second.from;
   from = std::min(from.value_or(block), block);
+  forget_from(relation->second, block);
+}
+
+void ChangedBlocks::forget_from(Relation& relation, std::uint32_t block) {
+  auto& chunks = relation.chunks;
+  auto chunk = chunks.lower_bound(block / chunk_blocks);
+  const std::uint32_t within = block % chunk_blocks;
+  if (within != 0 && chunk != chunks.end() && chunk->first == block / chunk_blocks) {
+    std::erase_if(chunk->second.few, [&](std::uint16_t each) { return each >= within; });
+    auto& many = chunk->second.many;
+    if (!many.empty()) {
+      many[within / 64] &= (std::uint64_t{1} << (within % 64)) - 1;
+      std::fill(many.begin() + within / 64 + 1, many.end(), 0);
+    }
+    ++chunk;
+  }
+  chunks.erase(chunk, chunks.end());
 }
 
 void ChangedBlocks::add_database(std::uint32_t tablespace, std::uint32_t database) {
@@ -75,21 +92,12 @@ void ChangedBlocks::merge(ChangedBlocks&& other) {
   other = ChangedBlocks();
 }
 
-std::optional<std::vector<std::uint32_t>> ChangedBlocks::pages_of(
-    const RelationSegment& segment) const {
-  if (databases_.contains({segment.relation.tablespace, segment.relation.database})) {
-    return std::nullopt;
-  }
-  std::vector<std::uint32_t> pages;
-  const auto found = relations_.find(segment.relation);
-  if (found == relations_.end()) return pages;
-  const Relation& relation = found->second;
-  const std::uint64_t begin = std::uint64_t{segment.number} * segment.blocks;
-  const std::uint64_t end = begin + segment.blocks;
-  if (relation.from && *relation.from <= begin) return std::nullopt;
-  const std::uint64_t limit = relation.from ? std::min<std::uint64_t>(*relation.from, end) : end;
+/// Blocks from `begin` up to `end`, as pages of the file that begins there. In no order, and some
+/// of them twice.
+void ChangedBlocks::collect(const Relation& relation, std::uint64_t begin, std::uint64_t end,
+                            std::vector<std::uint32_t>& pages) {
   const auto note = [&](std::uint64_t block) {
-    if (block >= begin && block < limit) pages.push_back(static_cast<std::uint32_t>(block - begin));
+    if (block >= begin && block < end) pages.push_back(static_cast<std::uint32_t>(block - begin));
   };
   for (auto chunk = relation.chunks.lower_bound(static_cast<std::uint32_t>(begin / chunk_blocks));
        chunk != relation.chunks.end() && std::uint64_t{chunk->first} * chunk_blocks < end;
@@ -103,9 +111,36 @@ std::optional<std::vector<std::uint32_t>> ChangedBlocks::pages_of(
       }
     }
   }
+}
+
+std::optional<std::vector<std::uint32_t>> ChangedBlocks::pages_of(
+    const RelationSegment& segment) const {
+  if (databases_.contains({segment.relation.tablespace, segment.relation.database})) {
+    return std::nullopt;
+  }
+  std::vector<std::uint32_t> pages;
+  const auto found = relations_.find(segment.relation);
+  if (found == relations_.end()) return pages;
+  const Relation& relation = found->second;
+  const std::uint64_t begin = std::uint64_t{segment.number} * segment.blocks;
+  const std::uint64_t end = begin + segment.blocks;
+  if (relation.from && *relation.from <= begin) return std::nullopt;
+  const std::uint64_t limit = relation.from ? std::min<std::uint64_t>(*relation.from, end) : end;
+  collect(relation, begin, limit, pages);
   for (std::uint64_t block = limit; block < end; ++block) {
     pages.push_back(static_cast<std::uint32_t>(block - begin));
   }
+  std::ranges::sort(pages);
+  pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
+  return pages;
+}
+
+std::vector<std::uint32_t> ChangedBlocks::written_pages_of(const RelationSegment& segment) const {
+  std::vector<std::uint32_t> pages;
+  const auto found = relations_.find(segment.relation);
+  if (found == relations_.end()) return pages;
+  const std::uint64_t begin = std::uint64_t{segment.number} * segment.blocks;
+  collect(found->second, begin, begin + segment.blocks, pages);
   std::ranges::sort(pages);
   pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
   return pages;

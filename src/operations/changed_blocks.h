@@ -5,6 +5,9 @@
 //
 // It speaks of the main forks of permanent relations only. Their other forks, and all else in a
 // data directory, change without WAL saying where (POSTGRES U1, U2), and are compared by content.
+//
+// It is told in the order of the WAL: blocks that are named before their file is cut off are gone
+// with it, and those that are named behind that are there. Whoever mixes the two loses pages.
 
 #include <cstdint>
 #include <map>
@@ -28,18 +31,23 @@ class ChangedBlocks {
  public:
   /// One block was changed.
   void add(const postgres::RelationId& relation, std::uint32_t block);
-  /// Every block from `block` on may have changed: it was cut off there, or made anew (0).
+  /// Every block from `block` on may have changed: it was cut off there, or made anew (0). Blocks
+  /// that were named there before are no longer written ones.
   void add_from(const postgres::RelationId& relation, std::uint32_t block);
   /// All relations of a database in a tablespace may have changed.
   void add_database(std::uint32_t tablespace, std::uint32_t database);
-  /// Takes over what another one knows.
+  /// Takes over what another one knows of the WAL behind it.
   void merge(ChangedBlocks&& other);
 
   /// The pages of a file that may have changed, in rising order, as numbers in the file; nullopt
   /// means: all of them.
   std::optional<std::vector<std::uint32_t>> pages_of(const RelationSegment& segment) const;
 
-  /// What add_from() was told of a relation; nullopt: nothing.
+  /// The pages of a file that were named and not cut off since, in rising order: each must be there
+  /// if the file is that long. Not those that only may have changed because it was cut off.
+  std::vector<std::uint32_t> written_pages_of(const RelationSegment& segment) const;
+
+  /// The lowest that add_from() was told of a relation; nullopt: nothing.
   std::optional<std::uint32_t> limit_of(const postgres::RelationId& relation) const;
 
   /// Bytes of memory, about.
@@ -59,6 +67,9 @@ class ChangedBlocks {
     std::size_t operator()(const postgres::RelationId& id) const;
   };
   void set(Chunk& chunk, std::uint16_t block);
+  void forget_from(Relation& relation, std::uint32_t block);
+  static void collect(const Relation& relation, std::uint64_t begin, std::uint64_t end,
+                      std::vector<std::uint32_t>& pages);
 
   std::unordered_map<postgres::RelationId, Relation, Hash> relations_;
   std::set<std::pair<std::uint32_t, std::uint32_t>> databases_;

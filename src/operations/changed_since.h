@@ -25,11 +25,22 @@ ChangesSince changes_by_wal(const Baseline& baseline, const repository::WalArchi
                             const base::fs::path& data_directory, postgres::Lsn until,
                             unsigned workers);
 
+/// The same of the records from `from` up to `until`, on that history, as the archive has them.
+ChangesSince changes_in_archive(const postgres::TimelineHistory& history,
+                                postgres::SegmentSize segment_size,
+                                const repository::WalArchive& archive, postgres::Lsn from,
+                                postgres::Lsn until, unsigned workers);
+
 /// Why the server's WAL summaries are of no use, whatever they cover; empty if they may be.
 std::string why_no_summaries(postgres::Session& session);
 
-/// Asks the server for its summaries of that WAL; waits a little while for the last one.
+/// Asks the server for its summaries of that WAL; waits a little while for the last one. They are
+/// put together in the order of the WAL.
 ChangesSince changes_by_summaries(const Baseline& baseline, postgres::Session& session,
                                   postgres::Timeline timeline, postgres::Lsn until);
+
+/// Only where files were cut off since the baseline's start, or made anew, as far as there are
+/// summaries by now.
+ChangesSince cuts_by_summaries(const Baseline& baseline, postgres::Session& session);
 
 }  // namespace holdfast::operations

@@ -1,4 +1,4 @@
-// changes_by_summaries of changed_since.h.
+// changes_by_summaries and cuts_by_summaries of changed_since.h.
 
 #include <charconv>
 #include <thread>
@@ -25,29 +25,69 @@ std::uint32_t number(const std::optional<std::string>& text) {
   return value;
 }
 
-/// Do they follow each other without a gap from `from` to `until`?
-bool covered(postgres::Session& session, const std::string& timeline, Lsn from, Lsn until) {
+struct Summary {
+  Lsn begin;
+  Lsn end;
+};
+
+/// What is needed of them, in the order of the WAL.
+struct Summaries {
+  std::vector<Summary> files;
+  bool complete = false;  ///< they follow each other without a gap, from and to where they must
+  bool overlap = false;   ///< then nobody knows what came first
+};
+
+Summaries find_summaries(postgres::Session& session, const std::string& timeline, Lsn from,
+                         Lsn until) {
+  Summaries found;
   Lsn reached = from;
   for (const postgres::Row& row :
        session.query("SELECT start_lsn, end_lsn FROM pg_available_wal_summaries()"
-                     " WHERE tli = $1::bigint ORDER BY start_lsn, end_lsn",
-                     {timeline})) {
+                     " WHERE tli = $1::bigint AND end_lsn > $2::pg_lsn ORDER BY start_lsn, end_lsn",
+                     {timeline, postgres::to_string(from)})) {
     const auto begin = postgres::parse_lsn(row[0].value_or(""));
     const auto end = postgres::parse_lsn(row[1].value_or(""));
-    if (begin && end && *begin <= reached) reached = std::max(reached, *end);
+    if (!begin || !end || *begin > reached || reached >= until) break;
+    if (!found.files.empty() && *begin < reached) found.overlap = true;
+    found.files.push_back({*begin, *end});
+    reached = std::max(reached, *end);
   }
-  return reached >= until;
+  found.complete = reached >= until;
+  return found;
 }
 
-bool wait_until_covered(postgres::Session& session, const std::string& timeline, Lsn from,
-                        Lsn until) {
+Summaries await_summaries(postgres::Session& session, const std::string& timeline, Lsn from,
+                          Lsn until) {
   const auto give_up = std::chrono::steady_clock::now() + patience;
-  while (!covered(session, timeline, from, until)) {
-    if (std::chrono::steady_clock::now() > give_up) return false;
+  for (;;) {
+    Summaries found = find_summaries(session, timeline, from, until);
+    if (found.complete || std::chrono::steady_clock::now() > give_up) return found;
     base::stop_if_interrupted();
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
-  return true;
+}
+
+/// Within one summary, blocks that stand behind a cut were written after it (it forgets others).
+void add_summary(postgres::Session& session, const std::string& timeline, const Summary& summary,
+                 ChangedBlocks& blocks) {
+  const postgres::Rows rows = session.query(
+      "SELECT reltablespace, reldatabase, relfilenode, relblocknumber, is_limit_block"
+      " FROM pg_wal_summary_contents($1::bigint, $2::pg_lsn, $3::pg_lsn)"
+      " WHERE relforknumber = 0",
+      {timeline, postgres::to_string(summary.begin), postgres::to_string(summary.end)});
+  for (const bool cuts : {true, false}) {
+    for (const postgres::Row& row : rows) {
+      if ((row[4] == "t") != cuts) continue;
+      const postgres::RelationId relation{number(row[0]), number(row[1]), number(row[2])};
+      if (relation.relation == 0) {
+        blocks.add_database(relation.tablespace, relation.database);  // it was copied as files
+      } else if (cuts) {
+        blocks.add_from(relation, number(row[3]));
+      } else {
+        blocks.add(relation, number(row[3]));
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -63,31 +103,36 @@ ChangesSince changes_by_summaries(const Baseline& baseline, postgres::Session& s
                                   postgres::Timeline timeline, Lsn until) {
   if (std::string why = why_no_summaries(session); !why.empty()) return {{}, std::move(why)};
   if (baseline.backup.timeline != timeline) return {{}, "the timeline has changed"};
-  const Lsn from = baseline.backup.start;
-  const std::string number_of_timeline = std::to_string(timeline.value);
+  const std::string name = std::to_string(timeline.value);
   try {
-    if (!wait_until_covered(session, number_of_timeline, from, until)) {
+    const Summaries found = await_summaries(session, name, baseline.backup.start, until);
+    if (!found.complete) {
       return {{}, "the server's WAL summaries do not cover the time between the two backups"};
     }
+    if (found.overlap) return {{}, "the server's WAL summaries overlap"};
     ChangedBlocks blocks;
-    for (const postgres::Row& row : session.query(
-             "SELECT c.reltablespace, c.reldatabase, c.relfilenode, c.relblocknumber,"
-             " c.is_limit_block"
-             " FROM pg_available_wal_summaries() AS s,"
-             " LATERAL pg_wal_summary_contents(s.tli, s.start_lsn, s.end_lsn) AS c"
-             " WHERE s.tli = $1::bigint AND s.end_lsn > $2::pg_lsn AND s.start_lsn < $3::pg_lsn"
-             " AND c.relforknumber = 0",
-             {number_of_timeline, postgres::to_string(from), postgres::to_string(until)})) {
-      const postgres::RelationId relation{number(row[0]), number(row[1]), number(row[2])};
-      if (relation.relation == 0) {
-        blocks.add_database(relation.tablespace, relation.database);  // it was copied as files
-      } else if (row[4] == "t") {
-        blocks.add_from(relation, number(row[3]));
-      } else {
-        blocks.add(relation, number(row[3]));
-      }
-    }
+    for (const Summary& each : found.files) add_summary(session, name, each, blocks);
     return {std::move(blocks), {}};
+  } catch (const base::Error& error) {
+    if (error.code() != base::Code::postgres && error.code() != base::Code::permission) throw;
+    return {{}, error.message()};
+  }
+}
+
+ChangesSince cuts_by_summaries(const Baseline& baseline, postgres::Session& session) {
+  try {
+    ChangedBlocks cuts;
+    for (const postgres::Row& row :
+         session.query("SELECT c.reltablespace, c.reldatabase, c.relfilenode, min(c.relblocknumber)"
+                       " FROM pg_available_wal_summaries() AS s,"
+                       " LATERAL pg_wal_summary_contents(s.tli, s.start_lsn, s.end_lsn) AS c"
+                       " WHERE s.tli = $1::bigint AND s.end_lsn > $2::pg_lsn"
+                       " AND c.relforknumber = 0 AND c.is_limit_block GROUP BY 1, 2, 3",
+                       {std::to_string(baseline.backup.timeline.value),
+                        postgres::to_string(baseline.backup.start)})) {
+      cuts.add_from({number(row[0]), number(row[1]), number(row[2])}, number(row[3]));
+    }
+    return {std::move(cuts), {}};
   } catch (const base::Error& error) {
     if (error.code() != base::Code::postgres && error.code() != base::Code::permission) throw;
     return {{}, error.message()};

@@ -1,4 +1,4 @@
-// changes_by_wal of changed_since.h.
+// changes_by_wal and changes_in_archive of changed_since.h.
 
 #include <atomic>
 #include <memory>
@@ -64,16 +64,26 @@ struct Chunk {
   std::string why_not;
 };
 
+/// The WAL that is read, and where it is.
+struct Range {
+  const postgres::TimelineHistory& history;
+  postgres::SegmentSize size;
+  Lsn from;
+  Lsn until;
+  base::fs::path wal_directory;  ///< of segments from local_from on; empty: all are in the archive
+  Lsn local_from;
+};
+
 class Decoder {
  public:
-  Decoder(const Baseline& baseline, const repository::WalArchive& archive,
-          const base::fs::path& data_directory, Lsn until)
-      : baseline_(baseline),
-        archive_(archive),
-        wal_directory_(data_directory.empty() ? data_directory : data_directory / "pg_wal"),
-        size_(baseline.backup.segment_size),
-        from_(baseline.backup.start),
-        until_(until) {}
+  Decoder(const repository::WalArchive& archive, Range range)
+      : archive_(archive),
+        history_(range.history),
+        wal_directory_(std::move(range.wal_directory)),
+        local_from_(range.local_from),
+        size_(range.size),
+        from_(range.from),
+        until_(range.until) {}
 
   ChangesSince run(unsigned workers) {
     const std::uint64_t first = from_.value / size_.bytes;
@@ -104,10 +114,10 @@ class Decoder {
   };
 
   std::optional<Bytes> load(std::uint64_t number) const {
-    const postgres::Segment segment{baseline_.history.timeline_of_segment(number, size_), number};
-    const postgres::Segment older{baseline_.history.timeline_at({number * size_.bytes}), number};
+    const postgres::Segment segment{history_.timeline_of_segment(number, size_), number};
+    const postgres::Segment older{history_.timeline_at({number * size_.bytes}), number};
     Bytes bytes;
-    if (!wal_directory_.empty() && number * size_.bytes >= baseline_.backup.stop.value) {
+    if (!wal_directory_.empty() && number * size_.bytes >= local_from_.value) {
       const base::fs::path local = wal_directory_ / postgres::file_name(segment, size_);
       if (base::status_of(local)) {
         bytes.file = std::make_unique<base::MappedFile>(local);
@@ -169,24 +179,40 @@ class Decoder {
     return result;
   }
 
-  const Baseline& baseline_;
   const repository::WalArchive& archive_;
+  const postgres::TimelineHistory& history_;
   base::fs::path wal_directory_;
+  Lsn local_from_;
   postgres::SegmentSize size_;
   Lsn from_;
   Lsn until_;
 };
 
-}  // namespace
-
-ChangesSince changes_by_wal(const Baseline& baseline, const repository::WalArchive& archive,
-                            const base::fs::path& data_directory, Lsn until, unsigned workers) {
+ChangesSince decode(const repository::WalArchive& archive, Range range, unsigned workers) {
   try {
-    return Decoder(baseline, archive, data_directory, until).run(workers);
+    return Decoder(archive, std::move(range)).run(workers);
   } catch (const base::Error& error) {
     if (error.code() != base::Code::corrupt && error.code() != base::Code::io) throw;
     return {{}, error.message()};
   }
+}
+
+}  // namespace
+
+ChangesSince changes_by_wal(const Baseline& baseline, const repository::WalArchive& archive,
+                            const base::fs::path& data_directory, Lsn until, unsigned workers) {
+  const BackupInfo& backup = baseline.backup;
+  return decode(archive,
+                {baseline.history, backup.segment_size, backup.start, until,
+                 data_directory.empty() ? data_directory : data_directory / "pg_wal", backup.stop},
+                workers);
+}
+
+ChangesSince changes_in_archive(const postgres::TimelineHistory& history,
+                                postgres::SegmentSize segment_size,
+                                const repository::WalArchive& archive, Lsn from, Lsn until,
+                                unsigned workers) {
+  return decode(archive, {history, segment_size, from, until, {}, {}}, workers);
 }
 
 }  // namespace holdfast::operations

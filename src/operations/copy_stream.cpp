@@ -51,6 +51,7 @@ struct Item {
   std::optional<Changes> changes;
   /// Of a file that came whole though there is a list of changes: what that says.
   std::optional<std::vector<std::uint32_t>> listed;
+  RelationSegment segment;  ///< if listed
   bool check_pages = false;
   std::uint32_t first_block = 0;  ///< number of its first page in the relation
   std::optional<FileComparison> comparison;
@@ -121,6 +122,7 @@ class Cutter : public postgres::TarVisitor {
   std::vector<repository::DirectoryEntry> directories;
   std::map<std::string, Bytes, std::less<>> kept = {
       {"backup_label", {}}, {"tablespace_map", {}}, {"global/pg_control", {}}};
+  SentBlocks sent_blocks;
 
   void directory(const TarMember& member) override {
     directories.push_back({member.path, member.mode, member.owner});
@@ -185,7 +187,8 @@ class Cutter : public postgres::TarVisitor {
     const auto relation = postgres::relation_file(member.path);
     const bool is_main = relation && relation->fork == postgres::RelationFile::Fork::main;
     if (request_.increment != nullptr && is_main && previous) {
-      item_->listed = request_.increment->changes().pages_of(segment_of(*relation));
+      item_->segment = segment_of(*relation);
+      item_->listed = request_.increment->changes().pages_of(item_->segment);
     }
     item_->comparison.emplace(request_.compare, request_.segment_blocks, item_->entry,
                               std::move(previous));
@@ -198,10 +201,18 @@ class Cutter : public postgres::TarVisitor {
     if (!previous || !request_.increment->asks_for_changes(*previous)) {
       base::fail(base::Code::corrupt, "the server sent only a part of \"{}\"", member_.path);
     }
+    const RelationSegment segment = segment_of(postgres::relation_file(member_.path).value());
+    if (const auto page = missing_page(request_.increment->changes(), segment, sent)) {
+      throw WrongList(
+          base::Error(base::Code::internal,
+                      fmt::format("the server did not send page {} of \"{}\", which has changed",
+                                  *page, member_.path)));
+    }
+    sent_blocks.add(segment, sent);
     item_ = std::make_shared<Item>();
     const std::uint64_t size = std::uint64_t{sent.length()} * page_bytes;
     item_->entry = {member_.path, size, member_.mode, member_.owner, 0, 0, {}, {}};
-    item_->changes = {sent, zeros_from(sent, *previous)};
+    item_->changes = {sent, zeros_from(segment, sent, *previous)};
     item_->comparison.emplace(FileComparison::of_changes(*std::move(previous)));
     progress_.add(size - sent.blocks.size() * page_bytes);
     expect(sent.blocks.size() * page_bytes);
@@ -215,9 +226,8 @@ class Cutter : public postgres::TarVisitor {
 
   /// Where a file was cut off since and grew again, what it had there before is gone. Its new pages
   /// are sent if anything was written to them. The server's own length forgets that (up to 18).
-  std::uint64_t zeros_from(const postgres::IncrementalHeader& sent,
+  std::uint64_t zeros_from(const RelationSegment& segment, const postgres::IncrementalHeader& sent,
                            const FileEntry& previous) const {
-    const RelationSegment segment = segment_of(postgres::relation_file(member_.path).value());
     std::uint64_t from =
         std::min<std::uint64_t>(sent.kept_length, repository::page_count(previous.size));
     const std::uint64_t begin = std::uint64_t{segment.number} * segment.blocks;
@@ -336,7 +346,8 @@ class StreamCopier {
   void store_changes(Item& item, const Part& part, base::View bytes, repository::PackWriter& writer,
                      StoredPages& stored);
   void check_list(const Item& item, base::View bytes, std::uint64_t first_page,
-                  const StoredPages& stored) const;
+                  const StoredPages& stored);
+  void note_cut(const Item& item, std::uint64_t page);
   void write_shards();
   void check_pages(Item& item, base::View bytes, std::uint64_t first_page);
   void finish(Item& item, std::size_t part, StoredPages stored, repository::PackWriter& writer);
@@ -375,6 +386,7 @@ void StreamCopier::receive(const std::stop_token& stop) {
   cutter.finish();
   const std::lock_guard lock(mutex_);
   result_.end = end;
+  result_.sent = std::move(cutter.sent_blocks);
   result_.backup_label = postgres::whole_backup_label(base::text(cutter.kept.at("backup_label")));
   result_.tablespace_map = base::text(cutter.kept.at("tablespace_map"));
   result_.control = std::move(cutter.kept.at("global/pg_control"));
@@ -470,7 +482,7 @@ void StreamCopier::store_changes(Item& item, const Part& part, base::View bytes,
 /// A list of changes that misses some would corrupt backups without a sign. So what came whole must
 /// be as the previous backup has it wherever the list says so.
 void StreamCopier::check_list(const Item& item, base::View bytes, std::uint64_t first_page,
-                              const StoredPages& stored) const {
+                              const StoredPages& stored) {
   const FileEntry& previous = *item.comparison->previous();
   const std::uint64_t had = repository::page_count(previous.size);
   if (previous.size % page_bytes != 0 || first_page >= had) return;
@@ -479,13 +491,28 @@ void StreamCopier::check_list(const Item& item, base::View bytes, std::uint64_t 
   RunReader now(stored.runs, 0);
   for (std::uint64_t i = 0; i < pages; ++i) {
     const repository::Run old = before.next();
-    if (old == now.next()) continue;
+    const repository::Run found = now.next();
+    if (old == found) continue;
     if (old.pack && is_emptied(*old.pack)) continue;
     const Lsn lsn = postgres::page_lsn(bytes.subspan(i * page_bytes, page_bytes));
     if (lsn >= stream_.begin().start || request_.increment->may_differ(lsn)) continue;
     if (std::ranges::binary_search(*item.listed, first_page + i)) continue;
-    throw WrongList(item.entry.path, first_page + i);
+    if (found.pack) throw WrongList(item.entry.path, first_page + i);
+    note_cut(item, first_page + i);
   }
+}
+
+/// The server fills up with zeros what is cut off or dropped while it sends it. WAL tells, once all
+/// of it is here.
+void StreamCopier::note_cut(const Item& item, std::uint64_t page) {
+  const auto number = static_cast<std::uint32_t>(page);
+  const std::lock_guard lock(mutex_);
+  for (CutMeanwhile& each : result_.cut) {
+    if (each.path != item.entry.path) continue;
+    each.page = std::min(each.page, number);
+    return;
+  }
+  result_.cut.push_back({item.entry.path, item.segment, number});
 }
 
 /// A page that the server was just writing cannot be read again through a replication connection.

@@ -14,6 +14,7 @@
 #include "base/report.h"
 #include "operations/copy_files.h"
 #include "operations/increment.h"
+#include "operations/sent_blocks.h"
 #include "postgres/base_backup.h"
 
 namespace holdfast::operations {
@@ -31,12 +32,22 @@ struct CopyStreamRequest {
   std::function<void()> check;
 };
 
+/// A file that came whole, but with zeros at its end where nothing was said to have changed: it was
+/// dropped or cut off while the server sent it, or else the server is wrong.
+struct CutMeanwhile {
+  std::string path;
+  RelationSegment segment;
+  std::uint32_t page = 0;  ///< from this one on
+};
+
 struct CopiedStream {
   CopyResult files;
   postgres::BackupEnd end;
   std::string backup_label;
   std::string tablespace_map;  ///< empty if there are no tablespaces
   base::Bytes control;         ///< global/pg_control
+  SentBlocks sent;             ///< of files that came in part
+  std::vector<CutMeanwhile> cut;
 };
 
 /// Receives `stream` to its end. Everything is durable on return, and is proven to be what the

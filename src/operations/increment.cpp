@@ -79,11 +79,13 @@ std::optional<Segment> last_in_a_row(const repository::WalArchive& archive, Segm
 }  // namespace
 
 Increment::Increment(const base::KeyedHash& hash, std::string backup, const Baseline& baseline,
-                     bool standby)
+                     bool standby, ChangedBlocks cuts, std::uint32_t segment_blocks)
     : hash_(hash),
       backup_(std::move(backup)),
       baseline_(baseline),
-      hints_differ_(standby || is_of_standby(baseline) || !baseline.backup.hints_logged) {}
+      hints_differ_(standby || is_of_standby(baseline) || !baseline.backup.hints_logged),
+      cuts_(std::move(cuts)),
+      segment_blocks_(segment_blocks) {}
 
 bool Increment::asks_for_changes(const FileEntry& previous) const {
   const auto relation = postgres::relation_file(previous.path);
@@ -91,6 +93,8 @@ bool Increment::asks_for_changes(const FileEntry& previous) const {
       previous.size == 0 || previous.size % repository::page_bytes != 0) {
     return false;
   }
+  const auto cut = cuts_.limit_of({relation->tablespace, relation->database, relation->relation});
+  if (cut && *cut < (std::uint64_t{relation->segment} + 1) * segment_blocks_) return false;
   return hash_.hash64(base::view(backup_ + "/" + previous.path)) % samples_one_in != 0;
 }
 

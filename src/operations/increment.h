@@ -10,6 +10,11 @@
 // sample, another one in each backup, is left out as well, so that summaries which miss something
 // are found out.
 //
+// Nor is that believed blindly. The server merges its summaries in the order of a directory (up to
+// 18), so that a file's cut may hide what was written behind it: files that were cut off since are
+// not in the manifest either, and what comes in part must hold each block that the summaries name,
+// read by us in the order of the WAL, and that our own WAL names (sent_blocks.h).
+//
 // The previous backup must be on the history that the server is on (U3, U4). Its files cannot be
 // looked at; so the WAL in which that backup ended must be the server's own.
 
@@ -25,9 +30,10 @@ namespace holdfast::operations {
 /// What the server was asked to send in part.
 class Increment {
  public:
-  /// `backup` is the id of the new backup: it chooses the sample.
-  Increment(const base::KeyedHash& hash, std::string backup, const Baseline& baseline,
-            bool standby);
+  /// `backup` is the id of the new backup: it chooses the sample. `cuts` says which files were cut
+  /// off since the previous one, as far as that is known; a file has `segment_blocks` blocks.
+  Increment(const base::KeyedHash& hash, std::string backup, const Baseline& baseline, bool standby,
+            ChangedBlocks cuts, std::uint32_t segment_blocks);
 
   /// Only changes of this file of the previous backup.
   bool asks_for_changes(const repository::FileEntry& previous) const;
@@ -47,6 +53,8 @@ class Increment {
   std::string backup_;
   const Baseline& baseline_;
   bool hints_differ_;
+  ChangedBlocks cuts_;
+  std::uint32_t segment_blocks_;
   const ChangedBlocks* changes_ = nullptr;
 };
 
