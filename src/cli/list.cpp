@@ -1,5 +1,6 @@
 #include "operations/list.h"
 
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -53,6 +54,8 @@ json to_json(const operations::Listing& listing) {
   json backups = json::array();
   for (const operations::BackupInfo& backup : listing.backups) {
     backups.push_back(operations::to_json(backup));
+    backups.back()["suspect"] = backup.is_suspect();
+    if (backup.is_suspect()) backups.back()["suspicion"] = backup.suspicion;
     add_retention(listing, backup, backups.back());
   }
   json windows = json::array();
@@ -98,11 +101,13 @@ void print(const operations::Listing& listing) {
   }
   for (const operations::BackupInfo& backup : listing.backups) {
     const auto whole = std::chrono::floor<std::chrono::seconds>(backup.stopped);
-    std::cout << fmt::format("{:<21}  {:<8} {:<24}  {:>10}  {:>10}  {:>4}  {:<12} {}\n",
-                             backup.id.text, backup.is_damaged() ? "DAMAGED" : "good",
-                             base::to_string(whole), base::size_text(backup.bytes),
-                             base::size_text(backup.stored_bytes), backup.timeline.value,
-                             postgres::to_string(backup.stop), kept_text(listing, backup));
+    std::cout << fmt::format(
+        "{:<21}  {:<8} {:<24}  {:>10}  {:>10}  {:>4}  {:<12} {}\n", backup.id.text,
+        backup.is_damaged()   ? "DAMAGED"
+        : backup.is_suspect() ? "SUSPECT"
+                              : "good",
+        base::to_string(whole), base::size_text(backup.bytes), base::size_text(backup.stored_bytes),
+        backup.timeline.value, postgres::to_string(backup.stop), kept_text(listing, backup));
   }
   for (const operations::UnreadableBackup& backup : listing.unreadable) {
     std::cout << fmt::format("{:<21}  UNREADABLE\n", backup.id.text);
@@ -127,6 +132,9 @@ void list(Invocation& invocation, const operations::Configuration& configuration
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
   const operations::Listing listing = operations::list(site);
   for (const std::string& warning : listing.warnings) print_warning(warning);
+  if (std::ranges::any_of(listing.backups, &operations::BackupInfo::is_suspect)) {
+    invocation.exit_status = base::info(Code::check_failed).exit_status;
+  }
   if (!listing.unreadable.empty()) invocation.exit_status = base::info(Code::corrupt).exit_status;
   if (invocation.json) return print_json(invocation, to_json(listing));
   print(listing);
@@ -137,7 +145,7 @@ void list(Invocation& invocation, const operations::Configuration& configuration
 void add_list(CLI::App& app, Invocation& invocation) {
   CLI::App* command = add_command(
       app, invocation, "list", "Show backups, the recovery window, and gaps",
-      {Code::corrupt, Code::key, Code::not_found}, [&invocation] {
+      {Code::check_failed, Code::corrupt, Code::key, Code::not_found}, [&invocation] {
         for_each_repository(invocation, [&](const operations::Configuration& configuration) {
           list(invocation, configuration);
         });

@@ -28,6 +28,8 @@ json to_json(const operations::VerifyReport& report) {
     backups.push_back({{"id", each.backup.id.text},
                        {"restorable", each.problems.empty()},
                        {"damaged_when_taken", each.backup.is_damaged()},
+                       {"suspect", each.backup.is_suspect()},
+                       {"suspicion", each.backup.suspicion},
                        {"problems", each.problems}});
   }
   for (const operations::UnreadableBackup& each : report.unreadable) {
@@ -54,7 +56,9 @@ void print(const operations::VerifyReport& report) {
     std::cout << fmt::format("{}  {}\n", each.backup.id.text,
                              !each.problems.empty()     ? "CANNOT BE RESTORED"
                              : each.backup.is_damaged() ? "restorable, but DAMAGED when taken"
+                             : each.backup.is_suspect() ? "restorable, but SUSPECT"
                                                         : "good");
+    if (each.backup.is_suspect()) std::cout << "    " << each.backup.suspicion << "\n";
     std::size_t shown = 0;
     for (const std::string& problem : each.problems) {
       if (shown++ == problems_shown) {

@@ -556,6 +556,7 @@ void Run::write_map() {
   info_.bytes = copied_.bytes;
   info_.stored_bytes = copied_.stored_bytes;
   info_.damaged = copied_.damaged;
+  info_.changes_checked = true;
 }
 
 /// INV-1: asks the store itself for everything that this backup needs, by name and size, be it new

@@ -33,6 +33,7 @@ std::string find_distrust(const Site& site, const repository::WalArchive& archiv
                           const Source& source, Lsn start, Lsn insert, Baseline& baseline) {
   const BackupInfo& backup = baseline.backup;
   if (backup.is_damaged()) return "it has damaged pages";
+  if (backup.is_suspect()) return "it is suspect: what the server left out was not checked";
   if (backup.checksums != (source.control.checksum_version != 0)) {
     return "data checksums were turned on or off since";
   }

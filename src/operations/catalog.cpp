@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "operations/suspicion.h"
 
 namespace holdfast::operations {
 
@@ -39,28 +40,30 @@ json to_json(const BackupInfo& backup) {
   for (const DamagedFile& file : backup.damaged) {
     damaged.push_back({{"path", file.path}, {"pages", file.pages}, {"first_pages", file.first}});
   }
-  return {{"id", backup.id.text},
-          {"cluster", backup.place.cluster},
-          {"system_id", backup.place.system_id},
-          {"started", base::to_iso(backup.started)},
-          {"stopped", base::to_iso(backup.stopped)},
-          {"start_lsn", postgres::to_string(backup.start)},
-          {"stop_lsn", postgres::to_string(backup.stop)},
-          {"timeline", backup.timeline.value},
-          {"wal_segment_bytes", backup.segment_size.bytes},
-          {"server_version", backup.server_version},
-          {"time_zone", backup.time_zone},
-          {"checksums", backup.checksums},
-          {"catalog_version", backup.catalog_version},
-          {"hints_logged", backup.hints_logged},
-          {"compared", backup.compared},
-          {"compared_with", backup.compared_with},
-          {"files", backup.files},
-          {"bytes", backup.bytes},
-          {"stored_bytes", backup.stored_bytes},
-          {"state", backup.is_damaged() ? "damaged" : "good"},
-          {"damaged_files", damaged},
-          {"made_by", "holdfast " HOLDFAST_VERSION}};
+  json document = {{"id", backup.id.text},
+                   {"cluster", backup.place.cluster},
+                   {"system_id", backup.place.system_id},
+                   {"started", base::to_iso(backup.started)},
+                   {"stopped", base::to_iso(backup.stopped)},
+                   {"start_lsn", postgres::to_string(backup.start)},
+                   {"stop_lsn", postgres::to_string(backup.stop)},
+                   {"timeline", backup.timeline.value},
+                   {"wal_segment_bytes", backup.segment_size.bytes},
+                   {"server_version", backup.server_version},
+                   {"time_zone", backup.time_zone},
+                   {"checksums", backup.checksums},
+                   {"catalog_version", backup.catalog_version},
+                   {"hints_logged", backup.hints_logged},
+                   {"compared", backup.compared},
+                   {"compared_with", backup.compared_with},
+                   {"files", backup.files},
+                   {"bytes", backup.bytes},
+                   {"stored_bytes", backup.stored_bytes},
+                   {"state", backup.is_damaged() ? "damaged" : "good"},
+                   {"damaged_files", damaged},
+                   {"made_by", "holdfast " HOLDFAST_VERSION}};
+  if (backup.changes_checked) document["changes_checked"] = true;  // older ones do not have it
+  return document;
 }
 
 BackupInfo backup_info(const json& document, const repository::ClusterPlace& place) {
@@ -81,6 +84,7 @@ BackupInfo backup_info(const json& document, const repository::ClusterPlace& pla
     backup.hints_logged = document.at("hints_logged").get<bool>();
     backup.compared = document.at("compared").get<std::string>();
     backup.compared_with = document.at("compared_with").get<std::string>();
+    backup.changes_checked = document.value("changes_checked", false);
     backup.files = document.at("files").get<std::uint64_t>();
     backup.bytes = document.at("bytes").get<std::uint64_t>();
     backup.stored_bytes = document.at("stored_bytes").get<std::uint64_t>();
@@ -143,7 +147,10 @@ Catalog read_catalog(const Site& site) {
     for (const repository::BackupId& id : backups.all()) {
       try {
         const auto document = backups.read(id);
-        if (document) catalog.backups.push_back(backup_info(*document, backups.place()));
+        if (!document) continue;
+        BackupInfo backup = backup_info(*document, backups.place());
+        backup.suspicion = find_suspicion(backups, backup);
+        catalog.backups.push_back(std::move(backup));
       } catch (const Error& error) {
         const bool about_the_backup =
             error.code() == Code::corrupt || error.code() == Code::foreign;

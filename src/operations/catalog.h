@@ -50,6 +50,12 @@ struct BackupInfo {
   /// everything), and since which backup. For people: the backup is complete by itself.
   std::string compared = "nothing";
   std::string compared_with;
+  /// What was left out as unchanged was checked against WAL and its summaries. Backups of before
+  /// that check do not say so.
+  bool changes_checked = false;
+  /// Why committed rows may be missing in it though it is whole (suspicion.h); empty: nothing
+  /// speaks against it. Set by read_catalog(); not in backup.json.
+  std::string suspicion;
   std::uint64_t files = 0;
   std::uint64_t bytes = 0;         ///< of the cluster, without what is left out
   std::uint64_t stored_bytes = 0;  ///< that this backup added to the repository
@@ -57,6 +63,7 @@ struct BackupInfo {
   std::vector<TakenFiles> taken_files;  ///< of one just taken; not in backup.json
 
   bool is_damaged() const { return !damaged.empty(); }
+  bool is_suspect() const { return !suspicion.empty(); }
 };
 
 nlohmann::json to_json(const BackupInfo& backup);

@@ -221,9 +221,11 @@ void Doctor::look_at_backups(const Site& site) {
     return;
   }
   const BackupInfo& newest = catalog.backups.back();
-  note(newest.is_damaged() ? Level::bad : Level::good,
+  note(newest.is_damaged() || newest.is_suspect() ? Level::bad : Level::good,
        fmt::format("newest backup {} of {}{}", newest.id.text, base::to_string(newest.stopped),
-                   newest.is_damaged() ? " holds damaged pages" : ""));
+                   newest.is_damaged()   ? " holds damaged pages"
+                   : newest.is_suspect() ? " is suspect: " + newest.suspicion
+                                         : ""));
   for (const SystemView& system : view_systems(site, catalog)) {
     diagnosis_.findings.note_windows(recovery_windows(system, system.history({})));
   }

@@ -203,6 +203,10 @@ void DrillRun::select() {
         fmt::format("it holds pages of {} files that were damaged when it was taken",
                     backup.damaged.size()));
   }
+  if (backup.is_suspect()) {
+    fact("backup is suspect", backup.suspicion);
+    progress_.warn("backup {} is suspect: {}", backup.id.text, backup.suspicion);
+  }
 }
 
 void DrillRun::restore() {

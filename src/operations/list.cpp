@@ -67,6 +67,13 @@ Listing list(const Site& site) {
   }
   add_retention(site, listing);
   for (const UnreadableBackup& backup : catalog.unreadable) listing.warnings.push_back(backup.why);
+  for (const BackupInfo& backup : catalog.backups) {
+    if (!backup.is_suspect()) continue;
+    listing.warnings.push_back(
+        fmt::format("backup {} is suspect: {}; a new backup is compared "
+                    "with it by content",
+                    backup.id.text, backup.suspicion));
+  }
   listing.backups = std::move(catalog.backups);
   listing.unreadable = std::move(catalog.unreadable);
   return listing;

@@ -30,11 +30,33 @@ class Chooser {
           const RecoveryTarget& target)
       : system_(system), history_(history), request_(request), target_(target) {}
 
+  /// One that may lack rows only serves where no other reaches the target. ("immediate" is the
+  /// newest one, whatever it is.)
   std::optional<RestorePlan> choose() {
+    const bool free = !request_.backup && target_.kind != Kind::immediate;
+    if (free && std::ranges::any_of(system_.backups, &BackupInfo::is_suspect)) {
+      if (auto plan = choose_without_suspects()) return plan;
+    }
+    return choose_from(true);
+  }
+
+ private:
+  /// Why these do not serve is no reason to refuse what the others do.
+  std::optional<RestorePlan> choose_without_suspects() {
+    try {
+      return choose_from(false);
+    } catch (const Error& error) {
+      if (error.code() == Code::interrupted) throw;
+      return std::nullopt;
+    }
+  }
+
+  std::optional<RestorePlan> choose_from(bool suspects) {
+    const bool named = request_.backup.has_value();
+    candidates_.clear();
     for (const BackupInfo& backup : system_.backups) {
-      const bool named = request_.backup.has_value();
       if (named && backup.id.text != *request_.backup) continue;
-      if (!named && backup.is_damaged()) continue;
+      if (!named && (backup.is_damaged() || (backup.is_suspect() && !suspects))) continue;
       if (named && !history_.passes(backup.timeline, backup.stop)) refuse_fork(backup);
       if (system_.can_use(backup, history_)) candidates_.push_back(&backup);
     }
@@ -55,7 +77,6 @@ class Chooser {
     return std::nullopt;
   }
 
- private:
   /// TRAPS WF13: a timeline that was left before the backup ended does not contain it.
   [[noreturn]] void refuse_fork(const BackupInfo& backup) const {
     throw Error(
@@ -267,6 +288,10 @@ RestorePlan plan_restore(const Site& site, const RestoreRequest& request) {
     if (plan->backup.is_damaged()) {
       plan->notes.push_back(fmt::format("backup {} holds damaged pages in {} files",
                                         plan->backup.id.text, plan->backup.damaged.size()));
+    }
+    if (plan->backup.is_suspect()) {
+      plan->notes.push_back(
+          fmt::format("backup {} is suspect: {}", plan->backup.id.text, plan->backup.suspicion));
     }
     return *std::move(plan);
   }

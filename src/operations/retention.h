@@ -26,7 +26,7 @@ struct Candidate {
   bool usable = true;  ///< its map and its WAL are there
   std::string hold;    ///< why it must stay whatever the rules say; empty: no such reason
 
-  bool good() const { return usable && !backup.is_damaged(); }
+  bool good() const { return usable && !backup.is_damaged() && !backup.is_suspect(); }
 };
 
 /// A timeline of one system that has WAL of its own.

@@ -116,6 +116,12 @@ void Look::look_at_backups(const Catalog& catalog) {
            fmt::format("backup {} of {} holds damaged pages in {} files", backup.id.text,
                        base::to_string(backup.stopped), backup.damaged.size()),
            is_newest ? "mend what is damaged and take a new backup" : "");
+    } else if (backup.is_suspect()) {
+      const bool is_newest = &backup == &catalog.backups.back();
+      note(is_newest ? Level::bad : Level::warning, "backup:" + backup.id.text,
+           fmt::format("backup {} of {} is suspect: {}", backup.id.text,
+                       base::to_string(backup.stopped), backup.suspicion),
+           is_newest ? "take a new backup: it is compared by content" : "");
     } else {
       report_.newest_good = backup;
     }

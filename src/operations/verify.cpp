@@ -407,7 +407,9 @@ void check_file_sets(const Site& site, VerifyReport& report) {
 
 bool VerifyReport::ok() const {
   return problems.empty() && unreadable.empty() &&
-         std::ranges::all_of(backups, [](const auto& each) { return each.problems.empty(); });
+         std::ranges::all_of(backups, [](const auto& each) {
+           return each.problems.empty() && !each.backup.is_suspect();
+         });
 }
 
 VerifyReport verify(const Site& site, unsigned workers, base::Progress& progress) {
