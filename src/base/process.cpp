@@ -15,6 +15,7 @@
 #include <charconv>
 #include <thread>
 
+#include "base/cage.h"
 #include "base/error.h"
 
 extern char** environ;
@@ -69,7 +70,7 @@ std::vector<gid_t> groups_of(const User& user) {
 }
 
 /// Between fork and exec only async-signal-safe calls are allowed: everything is prepared before.
-pid_t start(const Command& command, int in, int out, int err) {
+pid_t start(const Command& command, int in, int out, int err, const Cage* cage = nullptr) {
   if (command.argv.empty()) fail(Code::internal, "a command without a program");
   std::vector<std::string> arguments = command.argv;
   std::vector<std::string> environment = environment_of(command);
@@ -98,6 +99,7 @@ pid_t start(const Command& command, int in, int out, int err) {
               ::setuid(command.user->uid) == 0;
     }
     if (command.own_group) ::setpgid(0, 0);
+    if (ready && cage != nullptr) ready = cage->enter();
     if (command.signal_when_orphaned != 0) {
       // After the change of user, which would undo it; and the parent may be gone by now.
       ::prctl(PR_SET_PDEATHSIG, command.signal_when_orphaned);
@@ -274,11 +276,13 @@ std::optional<std::pair<uid_t, gid_t>> find_owner(const std::string& owner) {
   return std::pair(*uid, *gid);
 }
 
-Outcome run(const Command& command) {
+namespace {
+
+Outcome run_in(const Command& command, const Cage* cage) {
   Pipe in;
   Pipe out;
   Pipe err;
-  const pid_t pid = start(command, in.read.get(), out.write.get(), err.write.get());
+  const pid_t pid = start(command, in.read.get(), out.write.get(), err.write.get(), cage);
   in.read.reset();
   out.write.reset();
   err.write.reset();
@@ -286,6 +290,16 @@ Outcome run(const Command& command) {
   exchange(in, out, err, command.input, outcome);
   outcome.status = wait_for_pid(pid);
   return outcome;
+}
+
+}  // namespace
+
+Outcome run(const Command& command) {
+  return run_in(command, nullptr);
+}
+
+Outcome run(const Command& command, const Cage& cage) {
+  return run_in(command, &cage);
 }
 
 Outcome run_into(const Command& command, int output) {
@@ -341,10 +355,15 @@ std::string run_checked(const Command& command) {
   fail(Code::io, "{} failed with status {}: {}", command.argv[0], outcome.status, why);
 }
 
-Child::Child(const Command& command, const fs::path& log) {
+Child::Child(const Command& command, const fs::path& log) : Child(command, log, nullptr) {}
+
+Child::Child(const Command& command, const fs::path& log, const Cage& cage)
+    : Child(command, log, &cage) {}
+
+Child::Child(const Command& command, const fs::path& log, const Cage* cage) {
   const Fd in = open_file("/dev/null", O_RDONLY);
   const Fd out = open_file(log, O_WRONLY | O_CREAT | O_APPEND);
-  pid_ = start(command, in.get(), out.get(), out.get());
+  pid_ = start(command, in.get(), out.get(), out.get(), cage);
 }
 
 Child::~Child() {

@@ -17,6 +17,8 @@
 
 namespace holdfast::base {
 
+class Cage;
+
 /// An operating system account.
 struct User {
   std::string name;
@@ -48,6 +50,8 @@ struct Outcome {
 
 /// Runs to the end and collects both outputs. Throws only if the program cannot be started at all.
 Outcome run(const Command& command);
+/// The same, locked into a cage with all that it starts.
+Outcome run(const Command& command, const Cage& cage);
 /// The same, but what the child prints goes straight to `output`.
 Outcome run_into(const Command& command, int output);
 /// Runs to the end; throws Error(io) with the last lines of stderr unless the status is 0.
@@ -67,6 +71,8 @@ class Child {
  public:
   /// Both outputs are appended to `log`; stdin is empty.
   Child(const Command& command, const fs::path& log);
+  /// Locked into a cage with all that it starts.
+  Child(const Command& command, const fs::path& log, const Cage& cage);
   ~Child();
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
@@ -82,6 +88,7 @@ class Child {
   int wait();
 
  private:
+  Child(const Command& command, const fs::path& log, const Cage* cage);
   pid_t pid_ = -1;
   std::optional<int> status_;
 };
