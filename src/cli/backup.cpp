@@ -8,6 +8,7 @@
 #include "base/workers.h"
 #include "cli/command.h"
 #include "operations/repositories.h"
+#include "operations/systems.h"
 
 namespace holdfast::cli {
 
@@ -26,11 +27,15 @@ void print_damage(const operations::BackupInfo& backup) {
   }
 }
 
-/// The newest that began since then. A clock that was ahead must not keep anybody from taking one.
+/// The newest of the system in use that began since then. A clock that was ahead must not keep
+/// anybody from taking one.
 std::optional<operations::BackupInfo> taken_since(const operations::Site& site,
                                                   base::Timestamp since) {
   const operations::Catalog catalog = operations::read_catalog(site);
+  const bool several = site.repository.systems(site.cluster.name).size() > 1;
+  const auto used = several ? operations::system_in_use(site.cluster) : std::nullopt;
   for (auto each = catalog.backups.rbegin(); each != catalog.backups.rend(); ++each) {
+    if (several && used != each->place.system_id) continue;
     if (each->started >= since && each->started <= base::now()) return *each;
   }
   return std::nullopt;

@@ -220,6 +220,10 @@ void add_drill(CLI::App& app, Invocation& invocation) {
                  "A random moment of the recovery window instead")
       ->excludes(to);
   command->add_option("--backup", options->backup, "Begin from this backup")->type_name("ID");
+  command
+      ->add_option("--system", options->request.system,
+                   "Which system, if the cluster has several: as for `restore`")
+      ->type_name("ID");
   command->add_flag("--full", options->request.full,
                     "Check every page, table and index instead of samples");
   command->add_flag("--keep", options->request.keep, "Leave the restored files where they are");

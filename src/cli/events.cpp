@@ -135,6 +135,10 @@ void add_events(CLI::App& app, Invocation& invocation) {
       ->required();
   command->add_option("--until", request->until, "Likewise; the end of WAL by default")
       ->type_name("TIME");
+  command
+      ->add_option("--system", request->system,
+                   "Which system, if the cluster has several; by default the one in use")
+      ->type_name("ID");
 }
 
 }  // namespace holdfast::cli

@@ -17,6 +17,7 @@ using base::Code;
 using nlohmann::json;
 
 struct ExpireOptions {
+  std::vector<std::string> let_go;
   bool yes = false;
   bool dry_run = false;
 };
@@ -108,7 +109,12 @@ void print_system(const operations::SystemPlan& system) {
 }
 
 void print_plan(const operations::ExpirePlan& plan) {
-  for (const operations::SystemPlan& system : plan.systems) print_system(system);
+  for (const operations::SystemPlan& system : plan.systems) {
+    if (plan.systems.size() > 1) {
+      std::cout << fmt::format("System {}:\n", system.place.system_id);
+    }
+    print_system(system);
+  }
   for (const operations::UnreadableBackup& each : plan.unreadable) {
     std::cout << fmt::format("{:<21}  stays   it cannot be read\n", each.id.text);
   }
@@ -141,7 +147,8 @@ bool may_go_on(const operations::ExpirePlan& plan, const ExpireOptions& options)
 void expire(Invocation& invocation, const operations::Configuration& configuration,
             const ExpireOptions& options) {
   const operations::Site site = operations::open_site(configuration, invocation.cluster);
-  const operations::ExpireRequest request;
+  operations::ExpireRequest request;
+  request.let_go = {options.let_go.begin(), options.let_go.end()};
   const operations::ExpirePlan plan = operations::plan_expire(site, request);
   json document = plan_json(plan);
   if (!invocation.json) print_plan(plan);
@@ -201,12 +208,18 @@ void add_expire(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<ExpireOptions>();
   CLI::App* command = add_command(
       app, invocation, "expire", "Remove what [keep] does not keep, after showing what that is",
-      {Code::refused, Code::busy, Code::corrupt}, [&invocation, options] {
+      {Code::refused, Code::busy, Code::corrupt, Code::not_found, Code::permission},
+      [&invocation, options] {
         for_each_repository(invocation, [&](const operations::Configuration& each) {
           expire(invocation, each, *options);
         });
       });
   add_repositories(*command, invocation);
+  command
+      ->add_option("--let-go", options->let_go,
+                   "A system that the cluster has left (after pg_upgrade): its last good backup "
+                   "need not stay any longer; may be repeated")
+      ->type_name("ID");
   command->add_flag("--yes", options->yes, "Do not ask");
   command->add_flag("--dry-run", options->dry_run, "Only show what would go");
 }

@@ -104,6 +104,10 @@ void add_extract(CLI::App& app, Invocation& invocation) {
       ->type_name("TARGET");
   command->add_flag("--exclusive", options->exclusive, "Just before that moment");
   command->add_option("--backup", options->backup, "Begin from this backup")->type_name("ID");
+  command
+      ->add_option("--system", request.moment.system,
+                   "Which system, if the cluster has several: as for `restore`")
+      ->type_name("ID");
   CLI::Option* output =
       command->add_option("--output", request.output, "A file for the SQL; - (stdout) by default")
           ->type_name("FILE");

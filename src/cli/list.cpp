@@ -50,6 +50,22 @@ std::string kept_text(const operations::Listing& listing, const operations::Back
   return text;
 }
 
+json systems_json(const operations::Listing& listing) {
+  const auto moment = [](const std::optional<base::Timestamp>& time) {
+    return time ? json(base::to_iso(*time)) : json();
+  };
+  json systems = json::array();
+  for (const operations::KnownSystem& each : listing.systems) {
+    systems.push_back({{"system_id", each.place.system_id},
+                       {"in_use", each.in_use},
+                       {"server_version", each.server_version},
+                       {"backups", each.backups},
+                       {"last_backup", moment(each.last_backup)},
+                       {"last_wal", moment(each.last_wal)}});
+  }
+  return systems;
+}
+
 json to_json(const operations::Listing& listing) {
   json backups = json::array();
   for (const operations::BackupInfo& backup : listing.backups) {
@@ -88,11 +104,23 @@ json to_json(const operations::Listing& listing) {
                     {"found", base::to_iso(gap.found)},
                     {"why", gap.why}});
   }
-  return {{"backups", backups},     {"recovery_windows", windows}, {"gaps", gaps},
-          {"timelines", timelines}, {"unreadable", unreadable},    {"warnings", listing.warnings}};
+  return {{"systems", systems_json(listing)}, {"backups", backups},
+          {"recovery_windows", windows},      {"gaps", gaps},
+          {"timelines", timelines},           {"unreadable", unreadable},
+          {"warnings", listing.warnings}};
+}
+
+/// Only where there is more than one is it worth a word.
+void print_systems(const operations::Listing& listing) {
+  if (listing.systems.size() < 2) return;
+  for (const operations::KnownSystem& each : listing.systems) {
+    std::cout << fmt::format("System {}\n", operations::to_string(each));
+  }
+  std::cout << "\n";
 }
 
 void print(const operations::Listing& listing) {
+  print_systems(listing);
   if (listing.backups.empty()) {
     std::cout << "No backups.\n";
   } else {

@@ -206,6 +206,10 @@ void add_target(CLI::App& command, Options& options) {
   command.add_option("--timeline", options.timeline, "Follow this timeline, not the newest")
       ->type_name("N");
   command.add_option("--backup", options.backup, "Begin from this backup")->type_name("ID");
+  command
+      .add_option("--system", options.request.restore.system,
+                  "Which system, if the cluster has several: as for `restore`")
+      ->type_name("ID");
 }
 
 }  // namespace
@@ -236,7 +240,7 @@ void add_recover(CLI::App& app, Invocation& invocation) {
   resume->excludes(undo);
   // What was asked for when it began is in its journal.
   for (const char* name :
-       {"--to", "--exclusive", "--timeline", "--backup", "--full", "--instant"}) {
+       {"--to", "--exclusive", "--timeline", "--backup", "--system", "--full", "--instant"}) {
     resume->excludes(command->get_option(name));
     undo->excludes(command->get_option(name));
   }

@@ -110,6 +110,11 @@ void add_restore(CLI::App& app, Invocation& invocation) {
       ->type_name("N");
   command->add_option("--backup", options->backup, "Begin from this backup")->type_name("ID");
   command
+      ->add_option("--system", options->restore.request.system,
+                   "Which system, if the cluster has several; by default the one in use, or the "
+                   "one that had that moment")
+      ->type_name("ID");
+  command
       ->add_option("--tablespace", options->restore.tablespaces,
                    "Put a tablespace elsewhere; may be repeated")
       ->type_name("OID=DIR");

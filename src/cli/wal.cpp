@@ -115,7 +115,9 @@ void add_wal(CLI::App& app, Invocation& invocation) {
       ->required()
       ->type_name("PATH");
   fetch_command
-      ->add_option("--system", options->system, "The system identifier; the newest by default")
+      ->add_option("--system", options->system,
+                   "The system identifier; by default that of the data directory that this runs "
+                   "in, or of the one that is configured")
       ->type_name("ID");
   fetch_command->add_flag(
       "--to-target", options->to_target,

@@ -9,6 +9,7 @@
 #include "operations/recovery_files.h"
 #include "operations/recovery_window.h"
 #include "operations/source.h"
+#include "operations/systems.h"
 #include "postgres/administration.h"
 #include "postgres/data_directory.h"
 #include "postgres/recovery_settings.h"
@@ -61,7 +62,7 @@ class Doctor {
   void want(postgres::Session& session, const std::string& name, const std::string& value,
             bool is_right, const std::string& why, bool needs_restart);
   void look_at_repository();
-  void look_at_backups(const Site& site);
+  void look_at_backups(const Site& site, const std::string& system);
 
   const Configuration& configuration_;
   const ClusterConfiguration& cluster_;
@@ -210,24 +211,35 @@ void Doctor::look_at_repository() {
          fmt::format("the repository does not know system {} as cluster {}", system, cluster_.name),
          "run `holdfast init` (after pg_upgrade with --new-system)");
   }
-  look_at_backups(site);
+  look_at_backups(site, system);
 }
 
-void Doctor::look_at_backups(const Site& site) {
+/// Of the system in use; what is there of others is said, and is no fault.
+void Doctor::look_at_backups(const Site& site, const std::string& system) {
   const Catalog catalog = read_catalog(site);
   for (const UnreadableBackup& backup : catalog.unreadable) note(Level::bad, backup.why);
-  if (catalog.backups.empty()) {
-    note(Level::bad, "there is no backup", "take one with `holdfast backup`");
+  for (const KnownSystem& each : known_systems(site, catalog)) {
+    if (each.place.system_id == system) continue;
+    note(Level::good, "another system under this name: " + to_string(each));
+  }
+  std::vector<BackupInfo> backups = catalog.backups;
+  std::erase_if(backups, [&](const auto& each) { return each.place.system_id != system; });
+  if (backups.empty()) {
+    note(Level::bad,
+         catalog.backups.empty() ? "there is no backup"
+                                 : fmt::format("there is no backup of system {}", system),
+         "take one with `holdfast backup`");
     return;
   }
-  const BackupInfo& newest = catalog.backups.back();
+  const BackupInfo& newest = backups.back();
   note(newest.is_damaged() || newest.is_suspect() ? Level::bad : Level::good,
        fmt::format("newest backup {} of {}{}", newest.id.text, base::to_string(newest.stopped),
                    newest.is_damaged()   ? " holds damaged pages"
                    : newest.is_suspect() ? " is suspect: " + newest.suspicion
                                          : ""));
-  for (const SystemView& system : view_systems(site, catalog)) {
-    diagnosis_.findings.note_windows(recovery_windows(system, system.history({})));
+  for (const SystemView& each : view_systems(site, catalog)) {
+    if (each.place.system_id != system) continue;
+    diagnosis_.findings.note_windows(recovery_windows(each, each.history({})));
   }
 }
 

@@ -10,6 +10,7 @@
 #include "operations/closer_look.h"
 #include "operations/recovery_window.h"
 #include "operations/staging_api.h"
+#include "operations/systems.h"
 
 namespace holdfast::operations {
 
@@ -148,11 +149,15 @@ void DrillRun::stop_at(const std::string& name, const Error& error,
   if (!error.hint().empty()) outcome_.details.push_back("hint: " + error.hint());
 }
 
-/// Uniform over all windows of the newest system, as if they stood one after the other.
+/// Uniform over all windows of one system, as if they stood one after the other.
 RestoreRequest DrillRun::random_moment() {
-  const auto systems = view_systems(site_, read_catalog(site_));
+  RestoreRequest request;
+  request.system = choose_system(site_, request_.system);
   std::vector<RecoveryWindow> windows;
-  if (!systems.empty()) windows = recovery_windows(systems.front(), systems.front().history({}));
+  for (const SystemView& system : view_systems(site_, read_catalog(site_))) {
+    if (system.place.system_id != request.system) continue;
+    windows = recovery_windows(system, system.history({}));
+  }
   std::int64_t total = 0;
   for (const RecoveryWindow& each : windows) total += (each.to - each.from).count() + 1;
   if (total == 0) {
@@ -162,7 +167,6 @@ RestoreRequest DrillRun::random_moment() {
   std::random_device source;
   std::mt19937_64 numbers(std::uint64_t{source()} << 32 | source());
   std::int64_t at = std::uniform_int_distribution<std::int64_t>(0, total - 1)(numbers);
-  RestoreRequest request;
   for (const RecoveryWindow& each : windows) {
     const std::int64_t length = (each.to - each.from).count() + 1;
     if (at < length) {
@@ -181,6 +185,7 @@ void DrillRun::select() {
   }
   progress_.begin("choosing a backup", 0);
   target_.to = request_.to;
+  target_.system = request_.system;
   if (request_.random) target_ = random_moment();
   if (request_.backup) target_.backup = request_.backup;
   plan_ = plan_restore(site_, target_);

@@ -28,8 +28,9 @@ struct DrillRequest {
   std::string to = "latest";
   bool random = false;  ///< any moment of the recovery window, all equally likely
   std::optional<std::string> backup;
-  bool full = false;  ///< the costly checks look at everything
-  bool keep = false;  ///< the restored files stay
+  std::string system;  ///< empty: the one that is meant (systems.h)
+  bool full = false;   ///< the costly checks look at everything
+  bool keep = false;   ///< the restored files stay
   std::string completed_by;
   std::chrono::seconds limit = std::chrono::hours(4);  ///< for recovery to reach its target
   unsigned workers = 1;

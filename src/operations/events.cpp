@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/workers.h"
+#include "operations/systems.h"
 #include "repository/backups.h"
 
 namespace holdfast::operations {
@@ -239,7 +240,15 @@ EventReport find_events(const Site& site, const EventsRequest& request) {
                             site.cluster.name),
                 "take one with `holdfast backup`");
   }
-  const SystemView& system = systems.front();
+  const std::string meant = choose_system(site, request.system);
+  const auto found = std::ranges::find(systems, meant,
+                                       [](const SystemView& each) { return each.place.system_id; });
+  if (found == systems.end()) {
+    throw Error(Code::not_found,
+                fmt::format("cannot tell what happened: there is no backup of system {}", meant),
+                "--system ID names another one: " + list_systems(site, meant));
+  }
+  const SystemView& system = *found;
   const postgres::TimelineHistory history = system.history({});
   EventReport report;
   report.system_id = system.place.system_id;

@@ -15,8 +15,9 @@
 namespace holdfast::operations {
 
 struct EventsRequest {
-  std::string since;  ///< a time, or how long ago: "2h"
-  std::string until;  ///< likewise; empty: the end of WAL
+  std::string since;     ///< a time, or how long ago: "2h"
+  std::string until;     ///< likewise; empty: the end of WAL
+  std::string system{};  ///< empty: the one that is meant (systems.h)
 };
 
 /// What was committed in one minute. Rows are those of tables that are not the system's.
@@ -37,7 +38,7 @@ struct EventReport {
   std::vector<std::string> warnings;
 };
 
-/// Follows the newest timeline of the newest system. Throws Error(not_found) if there is no WAL of
+/// Follows the newest timeline of one system. Throws Error(not_found) if there is no WAL of
 /// that time.
 EventReport find_events(const Site& site, const EventsRequest& request);
 

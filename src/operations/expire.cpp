@@ -9,6 +9,7 @@
 #include "operations/expire_survey.h"
 #include "operations/expired_wal.h"
 #include "operations/files.h"
+#include "operations/systems.h"
 #include "operations/wal_needs.h"
 #include "repository/file_sets.h"
 #include "repository/lease.h"
@@ -27,8 +28,12 @@ class SystemPlanner {
   /// `now` is of the store's clock. `preview`: backups that are to go count as gone just now;
   /// otherwise every backup that is committed stays.
   SystemPlanner(const SystemSurvey& system, std::vector<Decision> decisions, Timestamp now,
-                base::Microseconds grace, bool preview)
-      : system_(system), now_(now), grace_(grace), preview_(preview) {
+                const ExpireRequest& request, bool preview)
+      : system_(system),
+        now_(now),
+        grace_(request.grace),
+        let_go_(request.let_go.contains(system.place.system_id)),
+        preview_(preview) {
     plan_.place = system.place;
     plan_.decisions = std::move(decisions);
   }
@@ -51,7 +56,10 @@ class SystemPlanner {
 
   void plan_wal() {
     const auto needs = wal_needs();
-    if (!needs && (system_.upcoming || !system_.backups.empty())) return;
+    // Without a backup, WAL may be that of a server whose first one is still to come; it goes where
+    // there were backups, or somebody lets the system go.
+    const bool was_left = system_.backups.empty() && (let_go_ || !system_.gone.empty());
+    if (!needs && !was_left) return;
     std::map<postgres::Timeline, TimelineWal> timelines;
     for (const WalObject& each : system_.wal) {
       TimelineWal& timeline = timelines[each.timeline];
@@ -144,6 +152,7 @@ class SystemPlanner {
   const SystemSurvey& system_;
   Timestamp now_;
   base::Microseconds grace_;
+  bool let_go_;
   bool preview_;
   SystemPlan plan_;
 };
@@ -198,6 +207,7 @@ ExpirePlan make_plan(const Site& site, const ExpireRequest& request, bool previe
     }
   }
   RetentionInput facts = seen.retention(rules, base::now());
+  facts.let_go = request.let_go;
   plan.now = facts.now = request.now.value_or(time_of_rules(facts, facts.now));
   const std::vector<Decision> decisions = decide_retention(facts);
   // A cluster without one good backup may be one whose backups we fail to see (TRAPS GC5).
@@ -210,7 +220,7 @@ ExpirePlan make_plan(const Site& site, const ExpireRequest& request, bool previe
       if (each.backup().place.system_id == system.place.system_id) own.push_back(each);
     }
     plan.systems.push_back(
-        SystemPlanner(system, std::move(own), clock(system), request.grace, preview).plan(blocked));
+        SystemPlanner(system, std::move(own), clock(system), request, preview).plan(blocked));
   }
   plan_files(site, plan);
   plan.unreadable = std::move(seen.unreadable);
@@ -405,7 +415,26 @@ std::uint64_t ExpirePlan::bytes() const {
   return sum;
 }
 
+namespace {
+
+/// Nobody lets the server that runs go; where it cannot be told which one that is, the one that was
+/// written to last may be it.
+void check_may_go(const Site& site, const std::set<std::string>& let_go) {
+  if (let_go.empty()) return;
+  for (const std::string& each : let_go) check_known(site, each);
+  const auto names = site.repository.systems(site.cluster.name);
+  const std::string used = known_in_use(site).value_or(names.back());
+  if (!let_go.contains(used)) return;
+  throw base::Error(
+      base::Code::refused,
+      fmt::format("cannot let system {} go: it is in use, or was written to last", used),
+      "--let-go is for a system that the cluster has left: " + list_systems(site, used));
+}
+
+}  // namespace
+
 ExpirePlan plan_expire(const Site& site, const ExpireRequest& request) {
+  check_may_go(site, request.let_go);
   const Timestamp now = base::now();
   return make_plan(site, request, true, [now](const SystemSurvey&) { return now; });
 }

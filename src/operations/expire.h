@@ -29,6 +29,8 @@ struct ExpireRequest {
   base::Microseconds grace = std::chrono::hours(1);
   std::optional<base::Timestamp> now;  ///< for the rules; default: see ExpirePlan::now
   std::chrono::seconds lease_term{60};
+  /// Systems whose last good backup need not stay any longer: then the rules alone decide.
+  std::set<std::string> let_go{};
 };
 
 struct NamedObject {
@@ -72,7 +74,7 @@ struct ExpirePlan {
   std::uint64_t bytes() const;  ///< that become free at once
 };
 
-/// Changes nothing.
+/// Changes nothing. Throws Error(refused) for a system in `let_go` that is in use, or that may be.
 ExpirePlan plan_expire(const Site& site, const ExpireRequest& request);
 
 struct ExpireOutcome {

@@ -229,7 +229,7 @@ RetentionInput Survey::retention(const KeepRules& rules, base::Timestamp now) co
         system.timelines, {}, [](const TimelineUse& each) { return each.history.timeline(); });
     for (const TimelineUse& timeline : system.timelines) {
       input.timelines.push_back(timeline);
-      input.timelines.back().newest = system.newest && &timeline == &*newest;
+      input.timelines.back().newest = !system.backups.empty() && &timeline == &*newest;
     }
   }
   return input;
@@ -242,11 +242,6 @@ Survey survey(const Site& site) {
   for (const UnreadableBackup& backup : catalog.unreadable) survey.problems.push_back(backup.why);
   for (const std::string& system : site.repository.systems(site.cluster.name)) {
     survey.systems.push_back(Surveyor(site, survey, {site.cluster.name, system}).run(catalog));
-  }
-  for (auto each = survey.systems.rbegin(); each != survey.systems.rend(); ++each) {
-    each->newest = !each->backups.empty();
-    if (each->newest) break;
-    each->upcoming = true;
   }
   return survey;
 }

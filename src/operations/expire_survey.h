@@ -59,8 +59,6 @@ class ObjectSet {
 /// One system of the cluster.
 struct SystemSurvey {
   repository::ClusterPlace place;
-  bool newest = false;    ///< it has backups, and no newer system has
-  bool upcoming = false;  ///< it is newer than the newest system that has backups
   std::vector<Candidate> backups;
   std::vector<GoneBackup> gone;
   std::vector<AbandonedBackup> abandoned;
@@ -75,7 +73,7 @@ struct SystemSurvey {
 };
 
 struct Survey {
-  std::vector<SystemSurvey> systems;  ///< the oldest first
+  std::vector<SystemSurvey> systems;  ///< the one that was written to last is last
   std::vector<UnreadableBackup> unreadable;
   /// What cannot be read; no pack, shard or WAL may go.
   std::vector<std::string> problems;

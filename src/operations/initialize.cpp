@@ -220,7 +220,7 @@ void register_systems(const Configuration& configuration, repository::Repository
           Code::foreign,
           fmt::format("cannot use system {} as cluster {}: the repository knows it as system "
                       "{}",
-                      place.system_id, cluster.name, known.back()),
+                      place.system_id, cluster.name, fmt::join(known, " and ")),
           "if this is the cluster after pg_upgrade or initdb, add --new-system; else give it "
           "another name with --cluster");
     }

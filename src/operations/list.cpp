@@ -32,6 +32,7 @@ void add_retention(const Site& site, Listing& listing) {
 Listing list(const Site& site) {
   Catalog catalog = read_catalog(site);
   Listing listing;
+  listing.systems = known_systems(site, catalog);
   for (const std::string& system : site.repository.systems(site.cluster.name)) {
     auto recorded = repository::Gaps(site.repository, {site.cluster.name, system}).list();
     std::ranges::move(recorded.gaps, std::back_inserter(listing.gaps));

@@ -7,6 +7,7 @@
 
 #include "operations/recovery_window.h"
 #include "operations/retention.h"
+#include "operations/systems.h"
 #include "repository/gaps.h"
 
 namespace holdfast::operations {
@@ -18,6 +19,7 @@ struct ListedTimeline {
 };
 
 struct Listing {
+  std::vector<KnownSystem> systems;  ///< the one that was written to last is last
   std::vector<BackupInfo> backups;
   std::vector<UnreadableBackup> unreadable;
   std::vector<repository::Pin> pins;    ///< that hold

@@ -59,7 +59,8 @@ json request_json(const RestoreRequest& request) {
   return {{"to", request.to},
           {"inclusive", request.inclusive},
           {"timeline", request.timeline ? json(request.timeline->value) : json()},
-          {"backup", optional_text(request.backup)}};
+          {"backup", optional_text(request.backup)},
+          {"system", request.system}};
 }
 
 RestoreRequest request_of(const json& document) {
@@ -70,6 +71,7 @@ RestoreRequest request_of(const json& document) {
     request.timeline = postgres::Timeline{document.at("timeline").get<std::uint32_t>()};
   }
   if (!document.at("backup").is_null()) request.backup = document.at("backup").get<std::string>();
+  request.system = document.value("system", "");  // older ones have none
   return request;
 }
 

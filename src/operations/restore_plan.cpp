@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "operations/systems.h"
 
 namespace holdfast::operations {
 
@@ -265,22 +266,100 @@ void check_wal_of(const SystemView& system, const RestorePlan& plan) {
   }
 }
 
+[[noreturn]] void refuse_without_backups_of(const Site& site, const std::string& system) {
+  const std::string others = list_systems(site, system);
+  throw Error(Code::not_found,
+              fmt::format("cannot restore: there is no backup of system {} of cluster {}", system,
+                          site.cluster.name),
+              "take one with `holdfast backup`" +
+                  (others.empty() ? "" : ", or name another system with --system ID: " + others));
+}
+
+/// Those among which the target decides: one that is named, that of the named backup, the one in
+/// use for what is no moment, else all.
+std::vector<const SystemView*> systems_meant(const Site& site, const Catalog& catalog,
+                                             const std::vector<SystemView>& systems,
+                                             const RestoreRequest& request,
+                                             const RecoveryTarget& target) {
+  std::string wanted = request.system;
+  if (!wanted.empty()) check_known(site, wanted);
+  if (request.backup) {
+    const auto backup = std::ranges::find(catalog.backups, *request.backup,
+                                          [](const BackupInfo& each) { return each.id.text; });
+    if (!wanted.empty() && wanted != backup->place.system_id) {
+      throw Error(Code::usage,
+                  fmt::format("cannot restore backup {} of system {}: it is of system {}",
+                              *request.backup, wanted, backup->place.system_id),
+                  "leave out --system: the backup says it");
+    }
+    wanted = backup->place.system_id;
+  }
+  const bool is_moment = target.kind != Kind::latest && target.kind != Kind::immediate;
+  if (wanted.empty() && !is_moment) {
+    // Where only one can be restored at all, another one is meant only if that is known.
+    wanted = systems.size() == 1 ? known_in_use(site).value_or(systems.front().place.system_id)
+                                 : choose_system(site, {});
+  }
+  std::vector<const SystemView*> meant;
+  for (const SystemView& each : systems) {
+    if (wanted.empty() || each.place.system_id == wanted) meant.push_back(&each);
+  }
+  if (meant.empty()) refuse_without_backups_of(site, wanted);
+  return meant;
+}
+
+/// With the systems that could have been meant as well, for who reads the notes.
+void note_system(const Site& site, RestorePlan& plan) {
+  if (site.repository.systems(site.cluster.name).size() < 2) return;
+  plan.notes.push_back(fmt::format("this is system {}; cluster {} has others: {}",
+                                   plan.backup.place.system_id, site.cluster.name,
+                                   list_systems(site, plan.backup.place.system_id)));
+}
+
+/// The plan of the one system that can get there; nullopt if none can.
+std::optional<RestorePlan> plan_on_one(const Site& site,
+                                       const std::vector<const SystemView*>& systems,
+                                       const RestoreRequest& request,
+                                       const RecoveryTarget& target) {
+  std::optional<RestorePlan> found;
+  for (const SystemView* each : systems) {
+    const SystemView& system = *each;
+    if (request.timeline && !system.coverage.history(*request.timeline) && systems.size() > 1)
+      continue;
+    std::optional<RestorePlan> plan;
+    try {
+      const TimelineHistory history = system.history(request.timeline);
+      plan = Chooser(system, history, request, target).choose();
+    } catch (const Error& error) {
+      if (systems.size() == 1) throw;
+      // Not knowing whether this one had that moment is no proof that the other one is meant.
+      throw error.with_context(
+          fmt::format("system {} (--system names the one that is meant)", system.place.system_id));
+    }
+    if (plan && found) {
+      ask_for_system(site,
+                     fmt::format("systems {} and {} both had {}", found->backup.place.system_id,
+                                 system.place.system_id, to_string(target)));
+    }
+    if (!plan) continue;
+    check_wal_of(system, *plan);
+    found = std::move(plan);
+  }
+  return found;
+}
+
 }  // namespace
 
 RestorePlan plan_restore(const Site& site, const RestoreRequest& request) {
   const Catalog catalog = read_catalog(site);
   refuse_without_backups(site, catalog, request);
-  const std::vector<SystemView> systems = view_systems(site, catalog);
   const std::string zone = catalog.backups.empty() ? "UTC" : catalog.backups.back().time_zone;
   RecoveryTarget target = parse_target(request.to, zone);
   target.inclusive = request.inclusive;
-  for (const SystemView& system : systems) {
-    if (request.timeline && !system.coverage.history(*request.timeline) && systems.size() > 1)
-      continue;
-    const TimelineHistory history = system.history(request.timeline);
-    auto plan = Chooser(system, history, request, target).choose();
-    if (!plan) continue;
-    check_wal_of(system, *plan);
+  const std::vector<SystemView> all = view_systems(site, catalog);
+  const auto systems = systems_meant(site, catalog, all, request, target);
+  if (auto plan = plan_on_one(site, systems, request, target)) {
+    note_system(site, *plan);
     if (!target.assumed_zone.empty()) {
       plan->notes.push_back(fmt::format("the time was read in the server's zone {}: {}",
                                         target.assumed_zone, base::to_string(target.time)));
@@ -296,9 +375,9 @@ RestorePlan plan_restore(const Site& site, const RestoreRequest& request) {
     return *std::move(plan);
   }
   std::string window;
-  for (const SystemView& system : systems) {
-    if (!window.empty()) window += "; for the system before: ";
-    window += describe_windows(system, system.history(request.timeline));
+  for (const SystemView* system : systems) {
+    if (!window.empty()) window += "; of another system of the cluster: ";
+    window += describe_windows(*system, system->history(request.timeline));
   }
   throw Error(Code::outside_window,
               fmt::format("cannot restore to {}: {}", to_string(target), window),

@@ -40,6 +40,9 @@ struct RestoreRequest {
   bool inclusive = true;
   std::optional<postgres::Timeline> timeline;  ///< default: the newest
   std::optional<std::string> backup;           ///< default: the newest that can reach the target
+  /// Where the cluster has several: default: the one in use (systems.h), or for a moment the one
+  /// that had it.
+  std::string system;
 };
 
 struct RestorePlan {
@@ -53,7 +56,8 @@ struct RestorePlan {
 };
 
 /// Chooses the backup and proves from the archive that the target can be reached. Throws
-/// Error(outside_window) that says what the window is, or Error(wal_missing) for a hole on the way.
+/// Error(outside_window) that says what the window is, or Error(wal_missing) for a hole on the way;
+/// Error(usage) that lists the systems where it cannot be told which one is meant.
 RestorePlan plan_restore(const Site& site, const RestoreRequest& request);
 
 }  // namespace holdfast::operations

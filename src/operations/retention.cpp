@@ -59,6 +59,7 @@ class Decider {
       for (Decision& each : decisions_) keep(each, why);
     }
     if (!good_.empty()) {
+      keep_each_system();
       keep_newest(1, "the newest good backup");
       for (const TimelineUse& timeline : input_.timelines) keep_leading(timeline);
     }
@@ -94,6 +95,24 @@ class Decider {
         keep(each, pin.readable
                        ? fmt::format("pinned until {}: {}", base::to_string(pin.until), pin.reason)
                        : "pinned, by a pin that cannot be read");
+      }
+    }
+  }
+
+  /// A system that a cluster has left may be the one that it goes back to.
+  void keep_each_system() {
+    std::map<std::string, const Decision*> newest;
+    for (const Decision* each : good_) newest.try_emplace(each->backup().place.system_id, each);
+    for (Decision& each : decisions_) {
+      const std::string& system = each.backup().place.system_id;
+      if (input_.let_go.contains(system)) continue;
+      const auto found = newest.find(system);
+      if (found == newest.end()) {
+        keep(each, "there is no good backup of its system to take its place");
+      } else if (each.candidate.good() && !is_future(each) &&
+                 stop_of(each) == stop_of(*found->second)) {
+        if (found->second != good_.front()) keep(each, "the newest good backup of its system");
+        each.keeps_wal = true;
       }
     }
   }
@@ -151,7 +170,7 @@ class Decider {
   /// A good backup from which a timeline that is in use can be reached; with a window the newest
   /// one that is at least so old, or the oldest that there is.
   void keep_leading(const TimelineUse& timeline) {
-    if (!is_in_use(timeline)) return;
+    if (!is_in_use(timeline) || input_.let_go.contains(timeline.system_id)) return;
     std::vector<Decision*> leading;  // the newest first
     for (Decision* each : good_) {
       const BackupInfo& backup = each->backup();

@@ -5,12 +5,14 @@
 // A good backup is one that can be restored: no damaged pages, map and WAL there. Only good ones
 // count for a rule. Whatever the rules and the clock say, these stay (INV-3):
 //   * the newest good backup of the cluster; if there is none, everything;
+//   * the same for each of its systems, unless somebody lets that one go;
 //   * for each timeline that is written to, a good backup that leads there;
 //   * what is pinned, what cannot be judged (`hold`), and what stopped in the future;
 //   * a damaged backup that is not older than the oldest good one that keep.backups keeps, or is
 //     newer than the newest good one: it may be all there is of those hours.
 // Names and order of backups decide nothing (pitfall B40); of equally new ones all are kept.
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -34,7 +36,7 @@ struct TimelineUse {
   std::string system_id;
   postgres::TimelineHistory history;
   base::Timestamp last_written;  ///< when the last of it arrived
-  bool newest = false;           ///< the newest timeline of the newest system
+  bool newest = false;           ///< the newest timeline of its system
 };
 
 struct RetentionInput {
@@ -43,6 +45,7 @@ struct RetentionInput {
   std::vector<TimelineUse> timelines;
   KeepRules rules;
   base::Timestamp now;
+  std::set<std::string> let_go{};  ///< systems whose last backups need not stay
 };
 
 struct Decision {

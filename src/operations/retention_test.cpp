@@ -81,6 +81,29 @@ TEST(Retention, B38_keeps_everything_if_nothing_good_can_take_its_place) {
   EXPECT_EQ(kept(input_of({damaged(backup_at(now - 30 * day)), broken}, week)), (Kept{true, true}));
 }
 
+TEST(Retention, INV3_keeps_the_newest_good_backup_of_each_system_until_that_is_let_go) {
+  const auto of_other = [](Candidate made) {
+    made.backup.place.system_id = "7400000000000000002";
+    return made;
+  };
+  RetentionInput input =
+      input_of({of_other(backup_at(now - 90 * day)), of_other(backup_at(now - 80 * day)),
+                of_other(damaged(backup_at(now - 79 * day))), backup_at(now - 20 * day),
+                backup_at(now - day)},
+               week);
+  EXPECT_EQ(kept(input), (Kept{false, true, false, false, true}));
+  const auto decisions = decide_retention(input);
+  EXPECT_TRUE(decisions[1].keeps_wal) << "it can be brought to where its system ended";
+  input.let_go = {"7400000000000000002"};
+  EXPECT_EQ(kept(input), (Kept{false, false, false, false, true}));
+
+  const RetentionInput only_damaged =
+      input_of({of_other(damaged(backup_at(now - 90 * day))),
+                of_other(damaged(backup_at(now - 80 * day))), backup_at(now - day)},
+               week);
+  EXPECT_EQ(kept(only_damaged), (Kept{true, true, true})) << "nothing can take their place";
+}
+
 TEST(Retention, keeps_everything_without_rules) {
   EXPECT_EQ(kept(input_of({backup_at(now - 900 * day), backup_at(now)}, {})), (Kept{true, true}));
 }

@@ -11,6 +11,7 @@
 #include "operations/recovery_journal.h"
 #include "operations/source.h"
 #include "operations/status_objectives.h"
+#include "operations/systems.h"
 #include "postgres/administration.h"
 #include "postgres/wal_page.h"
 #include "repository/pins.h"
@@ -57,6 +58,7 @@ class Look {
   }
 
   void look_at_repository();
+  void choose(const Catalog& catalog);
   void look_at_backups(const Catalog& catalog);
   void look_at_pins();
   void look_at_wal(const SystemView& system);
@@ -71,7 +73,9 @@ class Look {
   const Configuration& configuration_;
   const ClusterConfiguration& cluster_;
   std::optional<Site> site_;
-  std::vector<SystemView> systems_;
+  std::string system_;                ///< the one that all this is about
+  std::vector<SystemView> systems_;   ///< all
+  const SystemView* view_ = nullptr;  ///< of `system_`, if it has backups
   std::optional<postgres::TimelineHistory> history_;
   StatusReport report_;
 };
@@ -79,10 +83,36 @@ class Look {
 void Look::look_at_repository() {
   site_.emplace(open_site(configuration_, cluster_.name));
   const Catalog catalog = read_catalog(*site_);
+  choose(catalog);
   look_at_backups(catalog);
   systems_ = view_systems(*site_, catalog);
-  if (!systems_.empty()) look_at_wal(systems_.front());
+  for (const SystemView& each : systems_) {
+    if (each.place.system_id == system_) view_ = &each;
+  }
+  if (view_ != nullptr) look_at_wal(*view_);
   look_at_pins();
+}
+
+/// Of several systems the one in use; where that cannot be told, the one that was written to last.
+void Look::choose(const Catalog& catalog) {
+  const std::vector<KnownSystem> known = known_systems(*site_, catalog);
+  if (known.empty()) return;
+  const auto used = std::ranges::find_if(known, &KnownSystem::in_use);
+  const KnownSystem& meant = used == known.end() ? known.back() : *used;
+  system_ = meant.place.system_id;
+  if (known.size() == 1) return;
+  if (used == known.end()) {
+    note(Level::warning, "system",
+         fmt::format("nobody knows which system is in use: this is about {}, which was written to "
+                     "last",
+                     system_),
+         "data_directory and connection in holdfast.toml must mean the server");
+  }
+  for (const KnownSystem& each : known) {
+    const bool is_other = each.place.system_id != system_;
+    note(Level::good, "system:" + each.place.system_id,
+         (is_other ? "another system under this name: " : "system ") + to_string(each));
+  }
 }
 
 /// A pin that ends soon: somebody meant the backup to stay until he was done with it.
@@ -109,9 +139,11 @@ void Look::look_at_pins() {
 void Look::look_at_backups(const Catalog& catalog) {
   for (const UnreadableBackup& backup : catalog.unreadable)
     note(Level::bad, "backup:" + backup.id.text, backup.why);
-  for (const BackupInfo& backup : catalog.backups) {
+  std::vector<BackupInfo> backups = catalog.backups;
+  std::erase_if(backups, [this](const auto& each) { return each.place.system_id != system_; });
+  for (const BackupInfo& backup : backups) {
     if (backup.is_damaged()) {
-      const bool is_newest = &backup == &catalog.backups.back();
+      const bool is_newest = &backup == &backups.back();
       note(is_newest ? Level::bad : Level::warning, "backup:" + backup.id.text,
            fmt::format("backup {} of {} holds damaged pages in {} files", backup.id.text,
                        base::to_string(backup.stopped), backup.damaged.size()),
@@ -235,8 +267,8 @@ void Look::look_at_slots(postgres::Session& session) {
 void Look::compare_with(postgres::Session& session) {
   DataAtRisk& risk = report_.risk;
   if (!risk.last_commit) return;
-  if (postgres::to_string(session.system_id()) != systems_.front().place.system_id) {
-    note(Level::bad, "server", "the server is another system than the newest one in the repository",
+  if (postgres::to_string(session.system_id()) != system_) {
+    note(Level::bad, "server", "the server is another system than the one in the repository",
          "take a backup of it, or mend connection in holdfast.toml");
     risk.age.reset();
     risk.how = "the server is another system";
@@ -258,7 +290,7 @@ void Look::compare_with(postgres::Session& session) {
 
 /// Reads what the server has written behind the WAL in the repository. nullopt: it cannot be told.
 std::optional<bool> Look::commits_behind_the_archive() const {
-  const SystemView& system = systems_.front();
+  const SystemView& system = *view_;
   const postgres::SegmentSize size = system.coverage.segment_size();
   const DataAtRisk& risk = report_.risk;
   if (*risk.server_end <= risk.durable_end) return false;

@@ -11,7 +11,9 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "base/workers.h"
+#include "operations/systems.h"
 #include "operations/wal_coverage.h"
+#include "postgres/control_file.h"
 #include "postgres/wal_page.h"
 #include "postgres/wal_segment.h"
 #include "repository/backups.h"
@@ -312,19 +314,28 @@ bool fetch_spooled_wal(const FetchRequest& request) {
       .has_value();
 }
 
+namespace {
+
+/// "Not found" about another system's WAL would promote a server that lacks its own (INV-6).
+std::string system_to_fetch(const Site& site, const std::string& named) {
+  if (!named.empty() || !base::status_of("global/pg_control")) return choose_system(site, named);
+  const std::string here = postgres::to_string(postgres::read_control_file(".").control.system_id);
+  if (site.repository.is_registered({site.cluster.name, here})) return here;
+  throw Error(Code::foreign,
+              fmt::format("cannot fetch WAL of system {}, which this data directory is of: the "
+                          "repository does not know it as cluster {}",
+                          here, site.cluster.name),
+              "it has: " + list_systems(site));
+}
+
+}  // namespace
+
 bool fetch_wal(const Site& site, const FetchRequest& request) {
   FetchRequest resolved = request;
-  if (resolved.system_id.empty()) {
-    const auto systems = site.repository.systems(site.cluster.name);
-    if (systems.empty()) {
-      base::fail(Code::not_found, "cannot fetch WAL: the repository knows no system of cluster {}",
-                 site.cluster.name);
-    }
-    resolved.system_id = systems.back();
-  } else if (!site.repository.is_registered({site.cluster.name, resolved.system_id})) {
-    base::fail(Code::not_found,
-               "cannot fetch WAL: the repository does not know system {} of cluster {}",
-               resolved.system_id, site.cluster.name);
+  try {
+    resolved.system_id = system_to_fetch(site, request.system_id);
+  } catch (const Error& error) {
+    throw error.with_context("cannot fetch WAL");
   }
   return Fetcher(site, resolved).fetch();
 }

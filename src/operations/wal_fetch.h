@@ -20,7 +20,7 @@
 namespace holdfast::operations {
 
 struct FetchRequest {
-  std::string system_id;       ///< which system's WAL; empty: the newest one of the cluster
+  std::string system_id;       ///< which system's WAL; empty: see fetch_wal
   std::string name;            ///< %f
   base::fs::path destination;  ///< %p
   bool ahead = true;           ///< fetch the next segments too
@@ -37,7 +37,9 @@ struct FetchRequest {
 /// repository.
 bool fetch_spooled_wal(const FetchRequest& request);
 
-/// True if the file is at its destination now; false if it provably does not exist.
+/// True if the file is at its destination now; false if it provably does not exist. Where no system
+/// is named it is that of the data directory that this runs in, as a restore_command does; else the
+/// one that is meant (systems.h).
 bool fetch_wal(const Site& site, const FetchRequest& request);
 
 }  // namespace holdfast::operations

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "repository/activity.h"
 
 namespace holdfast::repository {
 
@@ -144,16 +145,26 @@ bool Repository::is_registered(const ClusterPlace& place) const {
 }
 
 std::vector<std::string> Repository::systems(const std::string& cluster) const {
-  std::vector<std::pair<base::Timestamp, std::string>> found;
+  struct Found {
+    base::Timestamp written;
+    base::Timestamp registered;
+    std::string name;
+    auto operator<=>(const Found&) const = default;
+  };
+  std::vector<Found> found;
   for (const std::string& name : store_->names("clusters/" + cluster)) {
     const bool number = std::ranges::all_of(name, [](char c) { return c >= '0' && c <= '9'; });
     if (!number) continue;
     const auto marker_of_system = store_->stat("clusters/" + cluster + "/" + name + "/system.json");
-    if (marker_of_system) found.emplace_back(marker_of_system->written, name);
+    if (marker_of_system) found.push_back({{}, marker_of_system->written, name});
+  }
+  // One alone needs no order.
+  for (Found& each : found) {
+    if (found.size() > 1) each.written = activity_of(*store_, {cluster, each.name}).last();
   }
   std::sort(found.begin(), found.end());
   std::vector<std::string> names;
-  for (auto& [written, name] : found) names.push_back(std::move(name));
+  for (Found& each : found) names.push_back(std::move(each.name));
   return names;
 }
 

@@ -52,7 +52,7 @@ class Repository {
   /// backups of systems that are not registered are refused (INV-5).
   bool register_system(const ClusterPlace& place, const std::string& note);
   bool is_registered(const ClusterPlace& place) const;
-  /// The systems registered for a cluster, oldest first. More than one after pg_upgrade.
+  /// The systems registered for a cluster; the one that was written to last (activity.h) is last.
   std::vector<std::string> systems(const std::string& cluster) const;
   std::vector<std::string> clusters() const;
 

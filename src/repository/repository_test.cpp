@@ -74,6 +74,27 @@ TEST(Repository, cannot_be_turned_to_plaintext_by_its_marker_EK2) {
   EXPECT_EQ(refusal(made.objects, made.key_file.source()), Code::key);
 }
 
+TEST(Repository, lists_the_system_last_that_was_written_to_last_and_not_the_one_registered_last) {
+  const base::TemporaryDirectory directory("systems");
+  auto made = Repository::create(std::make_unique<store::DirectoryStore>(directory.path()), {});
+  Repository& repository = made.repository;
+  const auto write = [&](const std::string& name, int minutes_ago) {
+    ASSERT_TRUE(repository.store().put(name, base::view("x")));
+    base::fs::last_write_time(directory.path() / name, base::fs::file_time_type::clock::now() -
+                                                           std::chrono::minutes(minutes_ago));
+  };
+  for (const char* system : {"200", "100"}) repository.register_system({"main", system}, "");
+  write("clusters/main/100/backups/20261123T083000Z-aaaa/backup.json", 50);
+  write("clusters/main/200/backups/20261123T083000Z-aaaa/backup.json", 60);
+  EXPECT_EQ(repository.systems("main"), (std::vector<std::string>{"200", "100"}));
+  write("clusters/main/200/wal/00000001/000000010000000000000001", 40);
+  EXPECT_EQ(repository.systems("main"), (std::vector<std::string>{"100", "200"}));
+  write("clusters/main/100/wal/00000002/000000020000000000000009.d/00000000-00000100", 30);
+  EXPECT_EQ(repository.systems("main"), (std::vector<std::string>{"200", "100"}));
+  write("clusters/main/200/wal/00000001/000000010000000000000002", 20);
+  EXPECT_EQ(repository.systems("main"), (std::vector<std::string>{"100", "200"}));
+}
+
 TEST(Repository, is_made_once) {
   const TestRepository made(true);
   const auto before = made.objects->all;

@@ -1,5 +1,7 @@
 #include "serve/meeting.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "operations/repositories.h"
 
@@ -22,7 +24,8 @@ std::unique_ptr<Meeting> meet(const operations::Configuration& configuration,
         throw Error(Code::not_found, "the cluster is not registered in the repository",
                     "run `holdfast init`");
       }
-      meeting->place = {cluster, systems.back()};
+      // The same for all who meet, whichever system they work for, and whichever is written to.
+      meeting->place = {cluster, *std::ranges::min_element(systems)};
       use(*meeting);
       return meeting;
     } catch (const Error& error) {
