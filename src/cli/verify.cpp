@@ -44,6 +44,7 @@ json to_json(const operations::VerifyReport& report) {
           {"packs", report.packs},
           {"frames", report.frames},
           {"wal_files", report.wal_segments},
+          {"wal_files_with_remains", report.remains},
           {"secret_bundles", report.secret_bundles},
           {"file_sets", report.file_sets},
           {"bytes_read", report.bytes},
@@ -78,6 +79,12 @@ void print(const operations::VerifyReport& report) {
   std::cout << fmt::format("Read {}: {} packs with {} frames, {} WAL files\n",
                            base::size_text(report.bytes), report.packs, report.frames,
                            report.wal_segments);
+  if (!report.remains.empty()) {
+    std::cout << fmt::format(
+        "{} WAL files hold bytes of older ones behind their end, such as {}: no harm, they are not "
+        "read\n",
+        report.remains.size(), report.remains.front());
+  }
   if (report.secret_bundles > 0) {
     std::cout << fmt::format("{} bundles of secrets were read, not opened\n",
                              report.secret_bundles);

@@ -8,7 +8,7 @@
 #include "operations/changed_since.h"
 #include "postgres/backup_label.h"
 #include "postgres/data_directory.h"
-#include "postgres/wal_segment.h"
+#include "postgres/segment_content.h"
 #include "postgres/wal_stream.h"
 
 namespace holdfast::operations {
@@ -40,12 +40,14 @@ Same compare_segment(const repository::WalArchive& archive, const std::string& c
   try {
     postgres::WalStream stream(replication, "", segment.timeline, start_of(segment, size), {}, {});
     const auto give_up = std::chrono::steady_clock::now() + patience;
-    for (std::size_t at = 0; at < archived->size();) {
+    // What stands behind a switch is no WAL, and may differ.
+    const postgres::SegmentEnd end = postgres::read_to_segment_end(*archived);
+    const std::size_t used = end.switched ? end.used : archived->size();
+    for (std::size_t at = 0; at < used;) {
       base::stop_if_interrupted();
       const auto event = stream.next(std::chrono::milliseconds(500));
       if (event == postgres::WalStream::Event::data) {
-        const base::View own =
-            stream.bytes().first(std::min(stream.bytes().size(), archived->size() - at));
+        const base::View own = stream.bytes().first(std::min(stream.bytes().size(), used - at));
         if (!std::ranges::equal(own, base::View(*archived).subspan(at, own.size()))) {
           return Same::no;
         }

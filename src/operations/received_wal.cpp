@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "postgres/wal_segment.h"
+#include "operations/put_wal.h"
 
 namespace holdfast::operations {
 
@@ -31,16 +31,18 @@ bool may_pass(const Error& error) {
 void with_patience(std::chrono::milliseconds patience,
                    const std::function<void(const std::string&)>& say,
                    const std::function<bool()>& stop, const std::function<void()>& work) {
-  const auto give_up = Clock::now() + patience;
+  const auto begun = Clock::now();
+  auto say_again = begun;
   auto pause = std::chrono::milliseconds(50);
-  for (bool said = false;; said = true) {
+  for (;;) {
     try {
       work();
-      if (said) say("the repository takes WAL again");
+      if (say_again > begun) say("the repository takes WAL again");
       return;
     } catch (const Error& error) {
       if (!may_pass(error) || stop()) throw;
-      if (Clock::now() + pause > give_up) {
+      const auto now = Clock::now();
+      if (error.code() != Code::no_space && now + pause > begun + patience) {
         throw StoreGaveUp(error.code(),
                           fmt::format("stopped, as nothing could be stored for {}: {}",
                                       base::to_string_short(
@@ -48,7 +50,16 @@ void with_patience(std::chrono::milliseconds patience,
                                       error.message()),
                           error.hint());
       }
-      if (!said) say(fmt::format("{}; trying again", error.message()));
+      if (now >= say_again) {
+        say(say_again == begun
+                ? fmt::format("{}; trying again", error.message())
+                : fmt::format("ALARM: nothing could be stored for {}: {}; trying "
+                              "again",
+                              base::to_string_short(
+                                  std::chrono::duration_cast<base::Microseconds>(now - begun)),
+                              error.message()));
+        say_again = now + std::chrono::minutes(1);
+      }
     }
     for (auto slept = std::chrono::milliseconds(0); slept < pause && !stop();
          slept += std::chrono::milliseconds(50)) {
@@ -211,12 +222,13 @@ void ReceivedWal::store_segment(std::unique_lock<std::mutex>& lock, const std::s
   const Complete& complete = queue_.front();  // stays where it is while others are added
   const std::string name = postgres::file_name(complete.segment, size_);
   lock.unlock();
+  std::optional<CheckedSegment> segment;
   try {
-    postgres::check_segment(complete.bytes, *postgres::parse_wal_file_name(name), system_);
+    segment.emplace(name, complete.bytes, system_);
   } catch (const Error& error) {
     throw error.with_context(fmt::format("cannot store WAL file {} as it was received", name));
   }
-  try_to(stop, [&] { archive_.put(name, complete.bytes, options_.workers); });
+  try_to(stop, [&] { segment->put(archive_, options_.workers); });
   if (complete.has_slices) {
     try {
       slices_.remove(name);

@@ -10,9 +10,9 @@
 // flight.
 //
 // `durable()` is the end of what is in the repository without a hole, and all that may be confirmed
-// to the server (INV-4). A store that fails is tried again for a while; then, and at once if other
-// bytes are in the way or the lease is lost, storing ends for good and check() throws the reason
-// (TRAPS WR16).
+// to the server (INV-4). A store that fails is tried again for a while, one that is full for as
+// long as it is; else, and at once if other bytes are in the way or the lease is lost, storing ends
+// for good and check() throws the reason (TRAPS WR16).
 
 #include <condition_variable>
 #include <deque>
@@ -36,9 +36,10 @@ class StoreGaveUp : public base::Error {
   using Error::Error;
 };
 
-/// Calls `work` until it succeeds. A failure that may pass is said once and tried again, with
-/// pauses, for as long as `patience`; then StoreGaveUp is thrown. Any other failure, and one after
-/// `stop` said so, is thrown at once.
+/// Calls `work` until it succeeds. A failure that may pass is said and tried again, with pauses,
+/// for as long as `patience`; then StoreGaveUp is thrown. A store that is full is waited for,
+/// however long it takes, and said again each minute: somebody must make room. Any other failure,
+/// and one after `stop` said so, is thrown at once.
 void with_patience(std::chrono::milliseconds patience,
                    const std::function<void(const std::string&)>& say,
                    const std::function<bool()>& stop, const std::function<void()>& work);

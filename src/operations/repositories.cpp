@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/workers.h"
+#include "operations/put_wal.h"
 #include "postgres/wal_segment.h"
 #include "store/silence.h"
 
@@ -65,6 +66,12 @@ std::vector<const Site*> all_but(const std::vector<Site>& sites, const Site& one
   return others;
 }
 
+bool is_segment(const std::string& name) {
+  const auto parsed = postgres::parse_wal_file_name(name);
+  return parsed &&
+         (parsed->kind == WalFileName::Kind::segment || parsed->kind == WalFileName::Kind::partial);
+}
+
 /// Copies one WAL file from the first of the others that has it whole. False if none has.
 bool copy_file(const repository::WalArchive& to, const std::vector<const Site*>& others,
                const std::string& name) {
@@ -72,7 +79,12 @@ bool copy_file(const repository::WalArchive& to, const std::vector<const Site*>&
     try {
       const auto bytes = repository::WalArchive(other->repository, to.place()).get(name);
       if (!bytes) continue;
-      to.put(name, *bytes, base::default_workers());
+      if (is_segment(name)) {
+        const postgres::SystemId system = postgres::parse_segment_header(*bytes).system_id;
+        CheckedSegment(name, *bytes, system).put(to, base::default_workers());
+      } else {
+        to.put(name, *bytes, base::default_workers());
+      }
       return true;
     } catch (const Error& error) {
       if (error.code() != Code::corrupt) throw;

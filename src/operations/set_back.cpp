@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "operations/wal_coverage.h"
-#include "postgres/wal_segment.h"
+#include "postgres/segment_content.h"
 
 namespace holdfast::operations {
 
@@ -67,11 +67,9 @@ std::optional<Lsn> find_break(const base::fs::path& data_directory,
       if (!archived) continue;
       const Lsn left = history.end_of(timeline).value_or(Lsn{first.value + size.bytes});
       const std::size_t common = std::min(left.value - first.value, size.bytes);
-      if (local->size() >= common && archived->size() >= common &&
-          std::equal(local->begin(), local->begin() + static_cast<std::ptrdiff_t>(common),
-                     archived->begin())) {
-        continue;
-      }
+      // Only WAL counts: a file of the server may end in what it held when it was another segment.
+      const auto differs = postgres::first_difference(*local, *archived);
+      if (!differs || *differs >= common) continue;
       // The file that replay would take is of the other life itself, or only its forebear is.
       return timeline == timelines.front() ? Lsn{first.value + size.bytes} : first;
     }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/workers.h"
 #include "operations/wal_push.h"
+#include "postgres/segment_content.h"
 
 namespace holdfast::operations {
 
@@ -33,6 +34,29 @@ bool is_complete(const WalFiles& files, const std::string& name, postgres::Segme
                 "archived, and run it again");
 }
 
+/// Stores the file if it is there and holds all of its segment. On a standby replay can be past a
+/// segment whose file here is not whole: it took another file, of the archive or of the timeline
+/// that came of this one (postgres/segment_content.h).
+bool store_from(const repository::WalArchive& archive, const NeededWal& wanted,
+                const base::fs::path& file, unsigned workers) {
+  // Read once: the server may use the file again while we look at it.
+  const auto bytes = base::read_file(file);
+  if (!bytes) return false;
+  try {
+    const auto name = postgres::parse_wal_file_name(file.filename().string());
+    if (name->kind == postgres::WalFileName::Kind::segment &&
+        !postgres::read_to_segment_end(*bytes).complete) {
+      return false;
+    }
+    push_wal_of(archive, wanted.system, file, *bytes, workers);
+    return true;
+  } catch (const Error&) {
+    // Or it has done so while we read; then somebody archived the segment before.
+    if (base::status_of(file)) throw;
+    return false;
+  }
+}
+
 void store_file(const repository::WalArchive& archive, const NeededWal& wanted,
                 const WalFiles& files, unsigned workers, base::Progress& progress,
                 const std::string& name) {
@@ -41,21 +65,13 @@ void store_file(const repository::WalArchive& archive, const NeededWal& wanted,
   bool said = false;
   for (;;) {
     const bool complete = is_complete(files, name, wanted.size);
-    // What was archived already is compared: it may be of another life of the server.
-    if (archive.has(name) && !(complete && base::status_of(file))) return;
     if (!complete && !std::exchange(said, true)) {
       progress.warn("waiting up to {} s for the primary to end WAL segment {}",
                     wanted.patience.count(), name);
     }
-    if (complete && base::status_of(file)) {
-      try {
-        push_wal_of(archive, wanted.system, file, workers);
-        return;
-      } catch (const Error&) {
-        // The server may have recycled it while we read; then somebody archived it before.
-        if (base::status_of(file)) throw;
-      }
-    }
+    // What was archived already is compared: it may be of another life of the server.
+    if (complete && store_from(archive, wanted, file, workers)) return;
+    if (archive.has(name)) return;
     base::stop_if_interrupted();
     if (std::chrono::steady_clock::now() > give_up) fail_missing(name, files.standby);
     std::this_thread::sleep_for(std::chrono::milliseconds(200));

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "operations/put_wal.h"
 #include "postgres/timeline_history.h"
-#include "postgres/wal_segment.h"
 #include "postgres/wal_stream.h"
 #include "repository/ids.h"
 
@@ -65,8 +65,8 @@ class Collector {
  private:
   void store() {
     const std::string name = name_of(wanted_, segment_);
-    postgres::check_segment(bytes_, *postgres::parse_wal_file_name(name), wanted_.system);
-    archive_.put(name, bytes_, workers_);  // or compares with what the archiver brought
+    // Or compares with what the archiver brought.
+    CheckedSegment(name, bytes_, wanted_.system).put(archive_, workers_);
     ++segment_.number;
     bytes_.clear();
   }

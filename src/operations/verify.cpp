@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/workers.h"
+#include "postgres/segment_content.h"
 #include "postgres/wal_segment.h"
 #include "repository/file_sets.h"
 #include "repository/pack.h"
@@ -299,9 +300,12 @@ void SystemVerifier::read_wal() {
         if (!name) base::fail(Code::corrupt, "\"{}\" is no WAL file", names[i]);
         const auto bytes = system_.archive.get(names[i]);
         if (!bytes) base::fail(Code::corrupt, "it was listed but is gone");
-        if (name->kind == postgres::WalFileName::Kind::segment) {
-          postgres::check_segment(*bytes, *name, system);
-        }
+        if (name->kind != postgres::WalFileName::Kind::segment) return;
+        const postgres::SegmentContent content(*bytes);
+        postgres::check_segment(content.bytes(), *name, system);
+        if (!content.had_remains()) return;
+        const std::lock_guard lock(mutex);
+        report_.remains.push_back(names[i]);
       });
       progress_.add(sizes[names[i]]);
       if (!damage) continue;
@@ -315,6 +319,7 @@ void SystemVerifier::read_wal() {
       }
     }
   });
+  std::ranges::sort(report_.remains);
   report_.wal_segments += names.size();
   report_.bytes += total;
   read_slices();

@@ -23,6 +23,9 @@ struct VerifyReport {
   std::vector<BackupVerdict> backups;
   std::vector<UnreadableBackup> unreadable;
   std::vector<std::string> problems;  ///< of the archive and of objects, beyond single backups
+  /// WAL files stored with bytes of another segment behind their end, by earlier versions from
+  /// standbys. No damage: nobody reads them, and `wal fetch` leaves them out.
+  std::vector<std::string> remains;
   std::vector<RecoveryWindow> windows;
   std::uint64_t packs = 0;
   std::uint64_t frames = 0;

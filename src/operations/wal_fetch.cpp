@@ -14,6 +14,7 @@
 #include "operations/systems.h"
 #include "operations/wal_coverage.h"
 #include "postgres/control_file.h"
+#include "postgres/segment_content.h"
 #include "postgres/wal_page.h"
 #include "postgres/wal_segment.h"
 #include "repository/backups.h"
@@ -126,9 +127,12 @@ class Fetcher {
       if (segment) base::fs::remove_all(spool_, ignored);
       return false;
     }
-    check(name_, *bytes);
-    publish(*bytes, request_.destination);
-    if (segment) fetch_ahead();
+    if (segment) {
+      size_ = publish_segment(name_, *bytes, request_.destination);
+      fetch_ahead();
+    } else {
+      publish(*bytes, request_.destination);
+    }
     return true;
   }
 
@@ -167,12 +171,16 @@ class Fetcher {
     return std::move(bytes);
   }
 
-  void check(const std::string& name, base::View bytes) {
-    const auto parsed = postgres::parse_wal_file_name(name);
-    if (parsed->kind != WalFileName::Kind::segment) return;
+  /// What is no WAL in a file is not handed on, whoever stored it.
+  SegmentSize publish_segment(const std::string& name, base::View file, const path& to) const {
+    const postgres::SegmentContent content(file);
     try {
-      size_ = postgres::check_segment(bytes, *parsed, system_).size;
+      const auto header = postgres::check_segment(
+          content.bytes(), postgres::parse_wal_file_name(name).value(), system_);
+      publish(content.bytes(), to);
+      return header.size;
     } catch (const Error& error) {
+      if (error.code() != Code::corrupt && error.code() != Code::foreign) throw;
       throw error.with_context(fmt::format("cannot use WAL file {} of the repository", name));
     }
   }
@@ -282,8 +290,7 @@ class Fetcher {
     if (base::status_of(spool_ / next)) return true;
     const auto bytes = archive_.get(next);
     if (!bytes) return false;
-    postgres::check_segment(*bytes, *postgres::parse_wal_file_name(next), system_);
-    publish(*bytes, spool_ / next);
+    publish_segment(next, *bytes, spool_ / next);
     return true;
   }
 

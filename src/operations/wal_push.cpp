@@ -1,6 +1,7 @@
 #include "operations/wal_push.h"
 
 #include "base/error.h"
+#include "operations/put_wal.h"
 #include "postgres/timeline_history.h"
 #include "postgres/wal_segment.h"
 
@@ -51,10 +52,8 @@ postgres::SystemId system_of(const Site& site, const base::fs::path& path, const
   return postgres::parse_segment_header(bytes).system_id;
 }
 
-void check_content(const WalFileName& name, base::View bytes, postgres::SystemId system) {
-  if (is_segment(name)) {
-    postgres::check_segment(bytes, name, system);
-  } else if (name.kind == WalFileName::Kind::history) {
+void check_content(const WalFileName& name, base::View bytes) {
+  if (name.kind == WalFileName::Kind::history) {
     const postgres::TimelineHistory parsed(name.timeline, base::text(bytes));
   } else if (!base::text(bytes).starts_with("START WAL LOCATION")) {
     base::fail(Code::corrupt, "this is no backup history file");
@@ -68,13 +67,18 @@ PushOutcome put(const repository::WalArchive& archive, postgres::SystemId system
                 const base::fs::path& path, const WalFileName& name, base::View bytes,
                 unsigned workers) {
   const std::string file = path.filename().string();
+  std::optional<CheckedSegment> segment;
   try {
-    check_content(name, bytes, system);
+    if (is_segment(name)) {
+      segment.emplace(file, bytes, system);
+    } else {
+      check_content(name, bytes);
+    }
   } catch (const Error& error) {
     throw error.with_context(fmt::format("cannot push \"{}\"", path.string()));
   }
   if (name.kind == WalFileName::Kind::segment) put_histories(archive, system, path, name.timeline);
-  const auto result = archive.put(file, bytes, workers);
+  const auto result = segment ? segment->put(archive, workers) : archive.put(file, bytes, workers);
   return {file, result == repository::WalArchive::Put::identical, bytes.size()};
 }
 
@@ -123,8 +127,8 @@ PushOutcome push_wal(const Site& site, const base::fs::path& path, unsigned work
 }
 
 PushOutcome push_wal_of(const repository::WalArchive& archive, postgres::SystemId system,
-                        const base::fs::path& path, unsigned workers) {
-  return put(archive, system, path, name_of(path), base::MappedFile(path).bytes(), workers);
+                        const base::fs::path& path, base::View bytes, unsigned workers) {
+  return put(archive, system, path, name_of(path), bytes, workers);
 }
 
 }  // namespace holdfast::operations

@@ -23,8 +23,8 @@ struct PushOutcome {
 /// (`data_directory`: two levels above the file if it is in a pg_wal, else the configured one).
 PushOutcome push_wal(const Site& site, const base::fs::path& path, unsigned workers);
 
-/// The same for a file whose system is known.
+/// The same for a file whose system is known, and whose content was read already.
 PushOutcome push_wal_of(const repository::WalArchive& archive, postgres::SystemId system,
-                        const base::fs::path& path, unsigned workers);
+                        const base::fs::path& path, base::View bytes, unsigned workers);
 
 }  // namespace holdfast::operations

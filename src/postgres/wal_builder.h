@@ -16,7 +16,8 @@ class WalBuilder {
   static constexpr SegmentSize segment_size{1 << 20};
   static constexpr Lsn origin{5 * segment_size.bytes};  ///< where the first segment begins
 
-  explicit WalBuilder(std::uint16_t magic = 0xD110) : magic_(magic) {}
+  explicit WalBuilder(std::uint16_t magic = 0xD110, Lsn begin = origin)
+      : begin_(begin), previous_{begin.value - 100}, magic_(magic) {}
 
   Lsn append(std::uint8_t manager, std::uint8_t info, std::uint32_t transaction,
              const base::Bytes& body) {
@@ -54,7 +55,7 @@ class WalBuilder {
     append(space - 24, 9);
   }
 
-  Lsn position() const { return {origin.value + bytes_.size()}; }
+  Lsn position() const { return {begin_.value + bytes_.size()}; }
   std::vector<base::Bytes> segments() const {
     std::vector<base::Bytes> result;
     for (std::size_t at = 0; at < bytes_.size(); at += segment_size.bytes) {
@@ -114,7 +115,8 @@ class WalBuilder {
   }
 
   base::Bytes bytes_;
-  Lsn previous_{origin.value - 100};
+  Lsn begin_;  ///< where the first segment begins
+  Lsn previous_;
   std::uint16_t magic_;
   std::uint32_t timeline_ = 3;
 };

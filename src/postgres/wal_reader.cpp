@@ -28,10 +28,6 @@ constexpr std::uint64_t aligned(std::uint64_t at) {
   return (at + 7) & ~std::uint64_t{7};
 }
 
-bool is_switch(const WalRecord& record) {
-  return record.resource_manager == 0 && (record.info & 0xF0) == 0x40;  // XLOG_SWITCH
-}
-
 /// The CRC covers what follows the header first, then the header up to the CRC (xloginsert.c).
 bool crc_is_right(base::View record) {
   const std::uint32_t body = crc32c(record.subspan(record_header_size));
@@ -39,6 +35,10 @@ bool crc_is_right(base::View record) {
 }
 
 }  // namespace
+
+bool is_switch(const WalRecord& record) {
+  return record.resource_manager == 0 && (record.info & 0xF0) == 0x40;
+}
 
 struct WalReader::Page {
   Lsn start;
@@ -49,6 +49,12 @@ struct WalReader::Page {
 
 WalReader::WalReader(Lsn start, SegmentSize size)
     : next_(start_of(segment_at({}, start, size), size)), start_(start), size_(size) {}
+
+WalReader WalReader::at_page(Lsn page, SegmentSize size) {
+  WalReader reader(page, size);
+  reader.next_ = page;
+  return reader;
+}
 
 bool WalReader::feed(base::View segment, const Visit& visit) {
   const std::uint64_t begin = next_.value - next_.value % size_.bytes;

@@ -42,6 +42,8 @@ struct WalEvent {
 /// nullopt if the record is none of these. COMMIT PREPARED and ABORT PREPARED name their
 /// transaction.
 std::optional<WalEvent> event_of(const WalRecord& record);
+/// XLOG_SWITCH: it ends its segment, whatever bytes the file has behind it.
+bool is_switch(const WalRecord& record);
 
 /// Reads records in order from segments that are handed to it one after the other.
 class WalReader {
@@ -50,6 +52,9 @@ class WalReader {
   /// the one that holds `start`. (It usually begins inside a record that began before; that one is
   /// passed over.)
   WalReader(Lsn start, SegmentSize size);
+  /// Starts at the first record that begins on the page at `page` or behind it, wherever in its
+  /// segment that is; nothing before it is looked at.
+  static WalReader at_page(Lsn page, SegmentSize size);
 
   /// Takes the bytes of the next segment (or its beginning, if the rest is not there yet) and calls
   /// `visit` for each record that is complete by now; `visit` returns false to stop. Segments must
@@ -62,6 +67,8 @@ class WalReader {
 
   /// The end of the last complete record; 0 before the first.
   Lsn end() const { return end_; }
+  /// A record began, and the rest of it is in what has not been handed over yet.
+  bool is_inside_record() const { return wanted_ != 0; }
 
  private:
   using Visit = std::function<bool(const WalRecord&)>;

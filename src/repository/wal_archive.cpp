@@ -70,9 +70,10 @@ std::string WalArchive::object_name(const std::string& name) const {
   return name.ends_with(".history") ? "wal/" + name : "wal/" + name.substr(0, 8) + "/" + name;
 }
 
-WalArchive::Put WalArchive::put(const std::string& name, base::View bytes, unsigned workers) const {
+WalArchive::Put WalArchive::put(const std::string& name, base::View bytes, unsigned workers,
+                                const Same& same) const {
   const auto compare = [&](const base::Bytes& existing) {
-    if (std::ranges::equal(existing, bytes)) {
+    if (std::ranges::equal(existing, bytes) || same(existing, bytes)) {
       // Whoever wrote it may have died before its name was durable (INV-4).
       const std::string object = place_.directory() + "/" + object_name(name);
       repository_.store().settle(object.substr(0, object.rfind('/')));
@@ -123,6 +124,14 @@ std::vector<WalArchive::File> WalArchive::files(const std::string& timeline) con
     if (name.find('/') == std::string::npos) found.push_back({name, object.size, object.written});
   }
   return found;
+}
+
+std::optional<base::Timestamp> WalArchive::last_written() const {
+  std::optional<base::Timestamp> last;
+  for (const store::ObjectInfo& object : repository_.store().list(place_.directory() + "/wal")) {
+    last = std::max(last.value_or(object.written), object.written);
+  }
+  return last;
 }
 
 void WalArchive::settle() const {

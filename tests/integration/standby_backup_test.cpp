@@ -1,9 +1,12 @@
 // Backups of a standby: by an agent on its machine, and through a replication connection.
 
+#include <fcntl.h>
+
 #include <atomic>
 #include <thread>
 
 #include "harness/witness.h"
+#include "postgres/segment_content.h"
 
 namespace holdfast::tests {
 namespace {
@@ -51,6 +54,47 @@ class Standby : public testing::TestWithParam<std::pair<int, Way>> {
   }
 
   std::string log() const { return text_of(place_.path("backup.log")); }
+
+  void await_replay() const {
+    const std::string end = primary_->sql("SELECT pg_current_wal_lsn()");
+    eventually("the standby has it", [&] {
+      return standby_->sql("SELECT pg_last_wal_replay_lsn() >= '" + end + "'") == "t";
+    });
+  }
+  void set_archiving(bool works) const {
+    primary_->sql(works ? "ALTER SYSTEM RESET archive_command"
+                        : "ALTER SYSTEM SET archive_command = '/bin/false'");
+    primary_->sql("SELECT pg_reload_conf()");
+    eventually("archive_command is set",
+               [&] { return (primary_->sql("SHOW archive_command") == "/bin/false") != works; });
+  }
+  /// A full segment; its name.
+  std::string fill_segment() const {
+    const std::string segment = current_segment(*primary_);
+    while (current_segment(*primary_) == segment) {
+      primary_->sql("SELECT pg_logical_emit_message(false, 'x', repeat('0123456789', 100000))");
+    }
+    return segment;
+  }
+  std::string end_segment(const std::string& value) const {
+    primary_->sql("INSERT INTO t VALUES (-3, '" + value + "')");
+    const std::string segment = current_segment(*primary_);
+    primary_->sql("SELECT pg_switch_wal()");
+    await_replay();
+    return segment;
+  }
+  /// As PostgreSQL leaves a segment whose stream was cut off behind its switch, on a standby: with
+  /// the rest of what the file was before.
+  void leave_remains(const std::string& segment, const std::string& older) const {
+    const fs::path file = standby_->data_directory() / "pg_wal" / segment;
+    const base::Bytes old = base::read_existing_file(primary_->data_directory() / "pg_wal" / older);
+    base::Bytes bytes = base::read_existing_file(file);
+    const postgres::SegmentEnd end = postgres::read_to_segment_end(bytes);
+    ASSERT_TRUE(end.switched);
+    const base::Fd open = base::open_file(file, O_RDWR);
+    base::write_at(open, base::View(old).subspan(end.used), end.used, file);
+    ASSERT_NE(base::read_existing_file(file), bytes);
+  }
 
   Place place_;
   std::unique_ptr<Cluster> primary_;
@@ -115,6 +159,43 @@ TEST_P(Standby, one_that_is_promoted_meanwhile_yields_no_backup) {
   EXPECT_EQ(made.at("timeline"), 2);
   const auto restored = place_.restored(*primary_, "restored");
   EXPECT_EQ(restored->sql("SELECT count(*) FROM t WHERE id = 0"), "1");
+}
+
+TEST_P(Standby, INV_5_stores_no_remains_of_a_file_that_was_another_segment_before) {
+  const std::string older = fill_segment();
+  set_archiving(false);
+  const std::string segment = end_segment("ended early");
+  leave_remains(segment, older);
+  end_segment("and another one");
+  const auto backup = begin_backup();
+  eventually("the backup ends", [&] {
+    end_segment("until it has what it needs");
+    return backup->finished().has_value();
+  });
+  EXPECT_EQ(backup->wait(), 0) << log();
+
+  // What the primary has of it is the same WAL.
+  const Result pushed = place_.must(
+      {"wal", "push", "--json", (primary_->data_directory() / "pg_wal" / segment).string()});
+  EXPECT_TRUE(pushed.json().at("was_there"));
+  set_archiving(true);
+  finish_segment(place_, *primary_);
+  EXPECT_EQ(primary_->sql("SELECT last_failed_wal IS NULL OR last_archived_wal > last_failed_wal "
+                          "FROM pg_stat_archiver"),
+            "t");
+  EXPECT_TRUE(place_.must({"verify", "--json"}).json().at("wal_files_with_remains").empty());
+  EXPECT_EQ(digest(*place_.restored(*primary_, "restored")), digest(*primary_));
+
+  // The next backup, which compares the standby's WAL with the archive's, finds no other life.
+  leave_remains(segment, older);
+  const auto next = begin_backup();
+  eventually("the next backup ends", [&] {
+    end_segment("again");
+    return next->finished().has_value();
+  });
+  EXPECT_EQ(next->wait(), 0) << log();
+  EXPECT_EQ(log().find("set back"), std::string::npos) << log();
+  EXPECT_TRUE(place_.must({"list", "--json"}).json().at("gaps").empty());
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, Standby,
