@@ -167,9 +167,8 @@ TEST_P(Cut, while_a_backup_begins_is_noticed_by_what_did_not_come) {
   take();
   const std::string of_sender =
       " FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'CheckpointStart'";
-  std::optional<Held> checkpointer(std::in_place, cluster_->sql("SELECT pid FROM pg_stat_activity "
-                                                                "WHERE backend_type = "
-                                                                "'checkpointer'"));
+  auto checkpointer = std::make_unique<Held>(
+      cluster_->sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"));
   Running backup(place_, {"backup"});
   eventually("the server waits for the checkpoint of a backup", [&] {
     if (backup.over()) throw std::runtime_error("it ended: " + backup.said());
