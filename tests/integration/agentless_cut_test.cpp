@@ -263,7 +263,7 @@ TEST_P(CutTrials, lose_no_rows) {
   EXPECT_EQ(by_summaries, trials) << said_;
 }
 
-INSTANTIATE_TEST_SUITE_P(Versions, CutTrials, testing::Values(17, 18),
+INSTANTIATE_TEST_SUITE_P(Versions, CutTrials, testing::ValuesIn(majors()),
                          [](const auto& each) { return std::to_string(each.param); });
 
 class Suspect : public CutOf {

@@ -76,7 +76,7 @@ TEST_P(ReplaySurveyTest, names_tablespaces_and_limits_up_to_the_target) {
   EXPECT_TRUE(survey("immediate").tablespaces.empty());
 }
 
-INSTANTIATE_TEST_SUITE_P(Versions, ReplaySurveyTest, testing::Values(15, 17, 18));
+INSTANTIATE_TEST_SUITE_P(Versions, ReplaySurveyTest, testing::Values(15, 17));
 
 }  // namespace
 }  // namespace holdfast::tests
