@@ -31,7 +31,7 @@ std::optional<std::string> known_in_use(const Site& site) {
   const auto names = site.repository.systems(site.cluster.name);
   if (names.size() < 2) return std::nullopt;
   auto used = system_in_use(site.cluster);
-  if (used && std::ranges::find(names, *used) == names.end()) used.reset();
+  if (!used || std::ranges::find(names, *used) == names.end()) return std::nullopt;
   return used;
 }
 
