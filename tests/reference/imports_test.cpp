@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/mount.h>
+#include <zlib.h>
 
 #include <random>
 
@@ -15,6 +16,20 @@ constexpr const char* comps_header =
 
 std::string comp(int number, const std::string& building = "Tower") {
   return building + ",1 Main St,Tenant " + std::to_string(number) + ",100.50,12,2026-01-31,60,\n";
+}
+
+std::string gzip(std::string text) {
+  z_stream zlib{};
+  EXPECT_EQ(deflateInit2(&zlib, 9, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY), Z_OK);
+  std::string packed(deflateBound(&zlib, text.size()), '\0');
+  zlib.next_in = reinterpret_cast<Bytef*>(text.data());
+  zlib.avail_in = static_cast<uInt>(text.size());
+  zlib.next_out = reinterpret_cast<Bytef*>(packed.data());
+  zlib.avail_out = static_cast<uInt>(packed.size());
+  EXPECT_EQ(deflate(&zlib, Z_FINISH), Z_STREAM_END);
+  packed.resize(zlib.total_out);
+  deflateEnd(&zlib);
+  return packed;
 }
 
 class Imports : public ::testing::Test {
@@ -130,6 +145,27 @@ TEST_F(Imports, that_are_sent_again_with_their_key_are_done_once) {
   EXPECT_EQ(ids[0], ids[1]);
   ended(client, ids[0]);
   EXPECT_EQ(sql("SELECT count(*) FROM comps"), "1");
+}
+
+TEST_F(Imports, of_a_compressed_upload_that_was_cut_off_do_not_begin) {
+  const std::string csv = comps_header + comp(1) + comp(2);
+  const std::string packed = gzip(csv);
+  const auto upload_packed = [&](const std::string& bytes) {
+    httplib::Client http("127.0.0.1", service_.api->port());
+    const httplib::Headers headers = {
+        {"Authorization", "Bearer " + service_.issuer.token(Service::ours, "editor")},
+        {"Content-Encoding", "gzip"}};
+    const auto result = http.Post("/import_jobs?kind=comps", headers, bytes, "text/csv");
+    return result ? *result : httplib::Response();
+  };
+  EXPECT_EQ(upload_packed(packed.substr(0, packed.size() / 2)).status, 400);
+  EXPECT_EQ(upload_packed("\x1f\x8b").status, 400);
+  EXPECT_EQ(sql("SELECT count(*) FROM import_jobs"), "0");
+  EXPECT_TRUE(nothing_is_staged());
+  const httplib::Response whole = upload_packed(packed);
+  ASSERT_EQ(whole.status, 202) << whole.body;
+  Client client = service_.client();
+  EXPECT_EQ(ended(client, json::parse(whole.body)["id"])["rows_done"], 2);
 }
 
 TEST_F(Imports, that_cannot_be_meant_are_refused_or_fail_with_a_reason) {

@@ -98,7 +98,7 @@ TEST(ReferenceOverload, a_client_that_sends_slowly_or_too_much_is_cut_off) {
   large.say("GET /health HTTP/1.1\r\nX: " + std::string(100000, 'x'));
   EXPECT_TRUE(large.hear().starts_with("HTTP/1.1 431 "));
   const Socket endless(service.api->port());
-  endless.say("GET /" + std::string(20000, 'a') + " HTTP/1.1\r\n\r\n");
+  endless.say("GET /" + std::string(20000, 'a') + " HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_TRUE(endless.hear().starts_with("HTTP/1.1 414 "));
   const Socket slow(service.api->port());
   slow.say("GET /health HTTP/1.1\r\nX: ");

@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "http/body.h"
+#include "http/head.h"
 #include "http/problem.h"
 #include "http/refusal.h"
 #include "http/stream.h"
@@ -32,16 +34,12 @@ thread_local bool refusing = false;
 /// differently than a proxy before us.
 std::optional<std::uint64_t> content_length(const httplib::Request& request) {
   const Problem unclear(400, "bad_request", "cannot tell how long the body is");
-  const std::size_t count = request.get_header_value_count("Content-Length");
-  if (count > 1) throw unclear;
+  const bool sized = request.has_header("Content-Length");
   if (request.has_header("Transfer-Encoding")) {
-    if (count > 0 || request.get_header_value_count("Transfer-Encoding") > 1 ||
-        request.get_header_value("Transfer-Encoding") != "chunked") {
-      throw unclear;
-    }
+    if (sized || request.get_header_value("Transfer-Encoding") != "chunked") throw unclear;
     return std::nullopt;
   }
-  if (count == 0) return 0;
+  if (!sized) return 0;
   const std::string value = request.get_header_value("Content-Length");
   if (value.empty() || value.size() > 18 ||
       value.find_first_not_of("0123456789") != std::string::npos) {
@@ -50,39 +48,12 @@ std::optional<std::uint64_t> content_length(const httplib::Request& request) {
   return std::stoull(value);
 }
 
-class RequestBody : public Body {
- public:
-  RequestBody(const httplib::ContentReader& reader, std::optional<std::uint64_t> length)
-      : reader_(reader), length_(length) {}
-
-  void read(std::size_t limit, const std::function<void(std::string_view)>& take) override {
-    const Problem too_large(413, "too_large", fmt::format("cannot take more than {} bytes", limit));
-    if (length_ && *length_ > limit) throw too_large;
-    current->begin_body();
-    std::size_t size = 0;
-    std::exception_ptr failed;
-    // httplib does not expect exceptions from here.
-    const bool complete = reader_([&](const char* data, std::size_t count) {
-      try {
-        if ((size += count) > limit) throw too_large;
-        take({data, count});
-        return true;
-      } catch (...) {
-        failed = std::current_exception();
-        return false;
-      }
-    });
-    if (failed) std::rethrow_exception(failed);
-    if (!complete) throw Problem(400, "bad_request", "could not read the body: it broke off");
-    read_ = true;
-  }
-  bool was_read() const { return read_; }
-
- private:
-  const httplib::ContentReader& reader_;
-  std::optional<std::uint64_t> length_;
-  bool read_ = false;
-};
+/// Whether the body is compressed; throws Problem 415 if it is in a way that nobody here knows.
+bool is_gzip(const httplib::Request& request) {
+  const std::string encoding = request.get_header_value("Content-Encoding");
+  if (encoding.empty() || encoding == "gzip") return !encoding.empty();
+  throw Problem(415, "unsupported_media_type", "cannot read this Content-Encoding, only gzip");
+}
 
 void send(const Response& from, httplib::Response& to) {
   to.status = from.status;
@@ -126,9 +97,14 @@ class Server::Implementation : public httplib::Server {
       return without_body(request, response) ? HandlerResponse::Handled
                                              : HandlerResponse::Unhandled;
     });
-    const auto with_reader = [this](const auto& request, auto& response, const auto& reader) {
-      with_body(request, response, reader);
+    const auto with_reader = [this](const auto& request, auto& response, const auto&) {
+      with_body(request, response);
     };
+    // httplib would listen on a port where another process listens, too (SO_REUSEPORT).
+    set_socket_options([](socket_t socket) {
+      const int yes = 1;
+      ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    });
     for (const auto method : {&Implementation::posts, &Implementation::puts,
                               &Implementation::patches, &Implementation::deletes}) {
       (this->*method)(with_reader);
@@ -139,7 +115,10 @@ class Server::Implementation : public httplib::Server {
       if (stopping_ || !routed) close_after(response);
     });
     set_error_handler(HandlerWithResponse([](const httplib::Request&, httplib::Response& response) {
-      if (response.body.empty()) send(to_response(unreadable(response.status)), response);
+      if (response.body.empty()) {
+        send(to_response(Problem(response.status, "bad_request", "cannot read this request")),
+             response);
+      }
       return HandlerResponse::Handled;
     }));
     port_ = options.port == 0 ? bind_to_any_port(options.host)
@@ -257,7 +236,10 @@ class Server::Implementation : public httplib::Server {
       const std::optional<std::uint64_t> length = content_length(request);
       const bool reads = request.method == "POST" || request.method == "PUT" ||
                          request.method == "PATCH" || request.method == "DELETE";
-      if (length != 0 && reads) return false;
+      if (length != 0 && reads) {
+        is_gzip(request);
+        return false;
+      }
       // Nobody reads the body of a GET, so nobody knows where the next request would begin.
       if (length != 0) close_after(response);
       send(answer(request, nullptr), response);
@@ -268,9 +250,8 @@ class Server::Implementation : public httplib::Server {
     return true;
   }
 
-  void with_body(const httplib::Request& request, httplib::Response& response,
-                 const httplib::ContentReader& reader) {
-    RequestBody body(reader, content_length(request));
+  void with_body(const httplib::Request& request, httplib::Response& response) {
+    StreamBody body(*current, content_length(request), is_gzip(request));
     Response answered;
     if (request.is_multipart_form_data()) {
       answered =
@@ -296,27 +277,26 @@ class Server::Implementation : public httplib::Server {
     return true;
   }
 
-  /// Why a request never came to be one.
-  static Problem unreadable(int status) {
-    if (current->exceeded() == Stream::Exceeded::head_bytes) {
-      return {431, "too_large", "cannot read a request with so large a head"};
-    }
-    if (current->exceeded() == Stream::Exceeded::time) {
-      return {408, "timeout", "could not read the request: it took too long"};
-    }
-    return {status, "bad_request", "cannot read this request"};
-  }
-
-  /// httplib is silent when not even the first line is there.
-  static void answer_half_a_line(Stream& stream) {
-    if (!stream.unanswered() || stream.exceeded() == Stream::Exceeded::nothing) return;
-    const Problem problem = unreadable(400);
+  /// Answers what httplib is not to see.
+  static void answer(Stream& stream, const Problem& problem) {
     const std::string body = problem.json();
     const std::string answer = fmt::format(
         "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nConnection: close\r\n"
         "Content-Length: {}\r\n\r\n{}",
         problem.status(), problem.code(), body.size(), body);
     stream.write(answer.data(), answer.size());
+  }
+
+  /// False if there is none that could be served.
+  static bool read_head(Stream& stream) {
+    try {
+      const std::span<char> head = stream.read_head();
+      if (!head.empty()) check_head(head);
+      return !head.empty();
+    } catch (const Problem& problem) {
+      answer(stream, problem);
+      return false;
+    }
   }
 
   bool process_and_close_socket(socket_t socket) override {
@@ -329,12 +309,10 @@ class Server::Implementation : public httplib::Server {
     current = &stream;
     bool more = true;
     while (more && await_request(stream)) {
-      stream.begin_request();
       close_connection = false;
       routed = false;
       bool closed = false;
-      more = process_request(stream, stopping_, closed, nullptr);
-      answer_half_a_line(stream);
+      more = read_head(stream) && process_request(stream, stopping_, closed, nullptr);
       more = stream.flush() && more && routed && !closed && !close_connection && !stopping_;
       if (!more) stream.finish();
     }

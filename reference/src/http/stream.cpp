@@ -8,6 +8,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
+
+#include "http/problem.h"
 
 namespace reference::http {
 
@@ -33,7 +36,6 @@ bool await(int socket, short events, std::chrono::milliseconds limit) {
 Stream::Stream(int socket, const Limits& limits) : socket_(socket), limits_(limits) {
   // Waiting is done with poll() only, so that each wait has its limit.
   ::fcntl(socket_, F_SETFL, ::fcntl(socket_, F_GETFL) | O_NONBLOCK);
-  begin_request();
 }
 
 Stream::~Stream() {
@@ -44,15 +46,32 @@ bool Stream::await_input(std::chrono::milliseconds limit) const {
   return position_ < input_.size() || await(socket_, POLLIN, limit);
 }
 
-void Stream::begin_request() {
-  in_head_ = true;
-  answered_ = false;
-  head_bytes_ = 0;
+std::span<char> Stream::read_head() {
+  input_.erase(0, std::exchange(position_, 0));
   until_ = Clock::now() + limits_.head;
+  for (std::size_t at = 0;;) {
+    const std::size_t end = input_.find('\n', at);
+    if (end == std::string::npos ? input_.size() > limits_.head_bytes : end >= limits_.head_bytes) {
+      throw Problem(431, "too_large", "cannot read a request with so large a head");
+    }
+    if (end != std::string::npos) {
+      if (end == 0 || input_[end - 1] != '\r') {
+        throw Problem(400, "bad_request", "cannot read this request: a line without CR");
+      }
+      if (end == at + 1 && at > 0) return {input_.data(), end + 1};
+      at = end + 1;
+      continue;
+    }
+    const ssize_t got = fill();
+    if (got < 0 && errno == ETIMEDOUT) {
+      throw Problem(408, "timeout", "could not read the request: it took too long");
+    }
+    if (got <= 0 && input_.empty()) return {};
+    if (got <= 0) throw Problem(400, "bad_request", "cannot read this request: it broke off");
+  }
 }
 
 void Stream::begin_body() {
-  in_head_ = false;
   until_ = Clock::now() + limits_.body;
 }
 
@@ -65,18 +84,19 @@ bool Stream::is_writable() const {
 }
 
 ssize_t Stream::fill() {
+  const std::size_t before = input_.size();
   for (;;) {
-    input_.resize(read_size);
-    position_ = 0;
-    const ssize_t got = ::recv(socket_, input_.data(), input_.size(), 0);
+    input_.resize(before + read_size);
+    const ssize_t got = ::recv(socket_, input_.data() + before, read_size, 0);
     const int error = errno;
-    input_.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    input_.resize(before + (got > 0 ? static_cast<std::size_t>(got) : 0));
     if (got >= 0) return got;
     if (error == EINTR) continue;
+    errno = error;
     if (error != EAGAIN) return -1;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(until_ - Clock::now());
     if (!await(socket_, POLLIN, std::clamp(left, std::chrono::milliseconds(0), limits_.piece))) {
-      exceeded_ = Exceeded::time;
+      errno = ETIMEDOUT;
       return -1;
     }
   }
@@ -86,21 +106,18 @@ ssize_t Stream::read(char* into, std::size_t size) {
   if (position_ == input_.size()) {
     // What has been written so far is what the client waits for (100 Continue).
     if (!output_.empty() && !flush()) return -1;
+    input_.clear();
+    position_ = 0;
     const ssize_t got = fill();
     if (got <= 0) return got;
   }
   const std::size_t count = std::min(size, input_.size() - position_);
-  if (in_head_ && (head_bytes_ += count) > limits_.head_bytes) {
-    exceeded_ = Exceeded::head_bytes;
-    return -1;
-  }
   std::memcpy(into, input_.data() + position_, count);
   position_ += count;
   return static_cast<ssize_t>(count);
 }
 
 ssize_t Stream::write(const char* data, std::size_t size) {
-  answered_ = true;
   output_.append(data, size);
   if (output_.size() >= send_size && !flush()) return -1;
   return static_cast<ssize_t>(size);

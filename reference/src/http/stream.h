@@ -9,6 +9,7 @@
 #include <httplib.h>
 
 #include <chrono>
+#include <span>
 #include <string>
 
 namespace reference::http {
@@ -30,15 +31,12 @@ class Stream : public httplib::Stream {
 
   /// Waits until there is something to read; false if there is nothing within `limit`.
   bool await_input(std::chrono::milliseconds limit) const;
-  /// A new request begins: its head is counted and timed from now on.
-  void begin_request();
-  /// The head is complete: what is read from now on is the body.
+  /// Waits for the head of the next request, which read() gives afterwards, as it is then; empty if
+  /// the client has closed instead. Throws Problem: 408, 431, and 400 if it broke off or has a line
+  /// without CR.
+  std::span<char> read_head();
+  /// What is read from now on is the body.
   void begin_body();
-  /// Why reading stopped, if a limit was reached.
-  enum class Exceeded { nothing, head_bytes, time };
-  Exceeded exceeded() const { return exceeded_; }
-  /// Nothing has been sent since begin_request().
-  bool unanswered() const { return !answered_; }
 
   /// Sends what is buffered; false if the client does not take it.
   bool flush();
@@ -55,17 +53,14 @@ class Stream : public httplib::Stream {
   socket_t socket() const override { return socket_; }
 
  private:
+  /// Adds what has arrived to what is buffered: how much, 0 at the end, -1 with errno.
   ssize_t fill();
   int socket_;
   Limits limits_;
   std::string input_;
   std::size_t position_ = 0;
   std::string output_;
-  bool in_head_ = true;
-  bool answered_ = false;
-  std::size_t head_bytes_ = 0;
   std::chrono::steady_clock::time_point until_;
-  Exceeded exceeded_ = Exceeded::nothing;
 };
 
 }  // namespace reference::http
