@@ -91,7 +91,10 @@ SegmentContent::SegmentContent(base::View file) : file_(file) {
   const SegmentEnd end = find_segment_end(file);
   if (!end.switched) return;
   const base::View rest = file.subspan(end.used);
-  if (std::ranges::all_of(rest, [](std::uint8_t byte) { return byte == 0; })) return;
+  // Nothing but zeros: as a whole, most of 16 MiB is not to be looked at byte by byte.
+  if (rest.empty() || (rest[0] == 0 && std::equal(rest.begin() + 1, rest.end(), rest.begin()))) {
+    return;
+  }
   cleaned_.assign(file.begin(), file.begin() + static_cast<std::ptrdiff_t>(end.used));
   cleaned_.resize(file.size());
 }
