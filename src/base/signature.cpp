@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/ownership.h"
 #include "base/seal.h"
 
 namespace holdfast::base {
@@ -124,8 +125,9 @@ SigningKey signing_key_in(const fs::path& file) {
   if (const auto bytes = read_file(file))
     return {text(*bytes), fmt::format("\"{}\"", file.string())};
   SigningKey key = SigningKey::generate();
-  make_directories(file.parent_path());
+  make_directories_for_owner(file.parent_path(), 0700);
   replace_file(file, view(key.private_pem()), 0600);
+  give_to_owner_of_directory(file);
   return key;
 }
 

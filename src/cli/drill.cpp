@@ -48,6 +48,8 @@ json to_json(const operations::DrillOutcome& outcome) {
           {"rpo_how", evidence.rpo_how},
           {"rto_ms", milliseconds(evidence.rto)},
           {"details", outcome.details},
+          {"sandbox_gaps", outcome.gaps},
+          {"refused", outcome.refused},
           {"remains", outcome.remains.string()},
           {"record", outcome.files.json.string()}};
 }
@@ -70,6 +72,13 @@ void print(const operations::DrillOutcome& outcome) {
   std::cout << fmt::format("RPO          {}{}\nRTO          {}\n", text(evidence.rpo),
                            evidence.rpo_how.empty() ? "" : " (" + evidence.rpo_how + ")",
                            text(evidence.rto));
+  for (const std::string& gap : outcome.gaps) {
+    std::cout << "note         not held back by the kernel: " << gap << "\n";
+  }
+  if (!outcome.refused.empty()) {
+    std::cout << fmt::format("note         {} attempts to reach out of the sandbox were refused\n",
+                             outcome.refused.size());
+  }
   if (!outcome.remains.empty()) {
     std::cout << fmt::format("What is needed to find out why: {}\n", outcome.remains.string());
   }

@@ -30,6 +30,7 @@ json to_json(const ExtractOutcome& outcome) {
   return {{"backup", outcome.backup.text},
           {"target", operations::to_string(outcome.target)},
           {"database", outcome.database},
+          {"notes", outcome.notes},
           {"tables", tables},
           {"ready_ms", outcome.until_ready.count() / 1000},
           {"duration_ms", outcome.duration.count() / 1000}};

@@ -3,6 +3,7 @@
 #define FUSE_USE_VERSION 312
 #include <fcntl.h>
 #include <fuse.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -339,6 +340,11 @@ void FuseMount::serve() {
   ::fuse_loop_cfg_set_idle_threads(config, 16);
   ::fuse_loop_mt(session_->handle, config);
   ::fuse_loop_cfg_destroy(config);
+  // Whoever asked it to end may ask again, and must not kill what now puts things in order.
+  sigset_t asked;
+  ::sigemptyset(&asked);
+  for (const int each : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&asked, each);
+  ::pthread_sigmask(SIG_BLOCK, &asked, nullptr);
   ::fuse_remove_signal_handlers(session);
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/cage.h"
 #include "base/error.h"
 #include "base/process.h"
 #include "operations/recovery_files.h"
@@ -37,6 +38,10 @@ class Doctor {
     }
     attempt([this] { look_at_server(); });
     attempt([this] { look_at_repository(); });
+    for (const std::string& gap : base::cage_gaps()) {
+      note(Level::warning, "drill and extract start servers in a sandbox that has a gap: " + gap,
+           "run them on a newer kernel, or with a system of its own that is not production's");
+    }
     return std::move(diagnosis_);
   }
 

@@ -60,6 +60,7 @@ class DrillRun {
     if (!configuration_.drill.api.empty()) {
       step("ready", {Code::not_found}, [this] { start_api(); });
     }
+    tell_of_cage();
     measure();
     teardown();
     conclude();
@@ -78,6 +79,7 @@ class DrillRun {
   void replay();
   void look();
   void start_api();
+  void tell_of_cage();
   void measure();
   void teardown();
   void conclude();
@@ -134,7 +136,10 @@ void DrillRun::step(const std::string& name, const std::vector<Code>& environmen
 
 void DrillRun::stop_at(const std::string& name, const Error& error,
                        const std::vector<Code>& environment) {
-  if (error.code() == Code::usage || error.code() == Code::configuration) {
+  // A word of the user's that means nothing is no finding.
+  const bool names_nothing = name == "select" && error.code() == Code::not_found &&
+                             (request_.backup || !request_.system.empty());
+  if (error.code() == Code::usage || error.code() == Code::configuration || names_nothing) {
     if (place_) place_->clear();
     throw Error(error);
   }
@@ -251,6 +256,19 @@ void DrillRun::start_api() {
   progress_.begin("starting the staging API", 0);
   add(check_staging_api(configuration_, cluster_->server().url(configuration_.drill.api_database),
                         place_->path() / "api.log"));
+}
+
+/// Also of a server that did not come up: that may be why.
+void DrillRun::tell_of_cage() {
+  if (!cluster_) return;
+  outcome_.gaps = cluster_->gaps();
+  std::string gaps;
+  for (const std::string& each : outcome_.gaps) gaps += (gaps.empty() ? "" : "; ") + each;
+  fact("sandbox", gaps.empty() ? "held by the kernel" : "not held by the kernel: " + gaps);
+  outcome_.refused = postgres::refusals_in(cluster_->log());
+  if (outcome_.refused.empty()) return;
+  fact("refused by the sandbox", std::to_string(outcome_.refused.size()));
+  for (const std::string& each : outcome_.refused) outcome_.details.push_back("refused: " + each);
 }
 
 void DrillRun::measure() {

@@ -41,6 +41,8 @@ struct DrillOutcome {
   EvidenceFiles files;
   std::vector<std::string> details;  ///< of what failed; may hold values
   base::fs::path remains;            ///< what stayed; empty: nothing
+  std::vector<std::string> gaps;     ///< what the kernel does not hold the scratch server back from
+  std::vector<std::string> refused;  ///< what that server tried and was refused; may hold values
 };
 
 /// Throws only if nothing could be begun or recorded: a request that makes no sense, a signing key

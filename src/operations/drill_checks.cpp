@@ -141,10 +141,9 @@ class Structures {
     Checked result{{"tables and indexes (amcheck)", CheckOutcome::passed, {}}, {}};
     for (const std::string& database : databases_of(cluster_)) {
       postgres::Session session = cluster_.server().session(database);
-      if (!postgres::install_amcheck(session)) {
+      if (const auto why = cannot_borrow(session)) {
         result.check.outcome = CheckOutcome::not_run;
-        result.check.found =
-            "the extension amcheck is not installed for this PostgreSQL (it comes with contrib)";
+        result.check.found = *why;
         return result;
       }
       for (auto& relation : postgres::checkable_relations(session)) {
@@ -165,6 +164,17 @@ class Structures {
   }
 
  private:
+  std::optional<std::string> cannot_borrow(postgres::Session& session) {
+    if (!cluster_.stays()) postgres::silence_event_triggers(session);
+    try {
+      if (postgres::borrow_amcheck(session)) return std::nullopt;
+      return "the extension amcheck is not installed for this PostgreSQL (it comes with contrib)";
+    } catch (const Error& error) {
+      if (error.code() == Code::interrupted || error.code() == Code::unreachable) throw;
+      return "the cluster lets nobody make a function, not even a temporary one";
+    }
+  }
+
   void work(const std::stop_token& stop) {
     std::map<std::string, postgres::Session> sessions;
     for (std::size_t i = next_++; i < work_.size() && !stop.stop_requested(); i = next_++) {
@@ -172,6 +182,7 @@ class Structures {
       auto session = sessions.find(database);
       if (session == sessions.end()) {
         session = sessions.emplace(database, cluster_.server().session(database)).first;
+        postgres::borrow_amcheck(session->second);
       }
       look_at(session->second, database, relation);
       if (steady_clock::now() > end_) break;
@@ -233,6 +244,7 @@ Checked check_assertion(ScratchCluster& cluster, const DrillAssertion& assertion
   Checked result{{assertion.name, CheckOutcome::passed, "as expected"}, {}};
   try {
     postgres::Session session = cluster.server().session(assertion.database);
+    session.query("RESET search_path");  // names mean what they mean to whoever wrote them
     const postgres::Rows rows = session.query(assertion.sql);
     const bool single = rows.size() == 1 && rows[0].size() == 1;
     if (single && rows[0][0] == assertion.expect) return result;

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/ownership.h"
 #include "base/process.h"
 #include "base/seal.h"
 #include "operations/evidence_text.h"
@@ -144,11 +145,18 @@ Evidence evidence_of(const json& document) {
   return evidence;
 }
 
+/// Root's records are those of whoever owns the directory: he goes on with them.
+void publish(const path& file, std::string_view content) {
+  base::replace_file(file, base::view(content), readable);
+  base::give_to_owner_of_directory(file);
+}
+
 /// Held while a record is added.
 class Lock {
  public:
   explicit Lock(const path& directory)
       : file_(base::open_file(directory / ".lock", O_RDWR | O_CREAT, readable)) {
+    base::give_to_owner_of_directory(directory / ".lock");
     while (::flock(file_.get(), LOCK_EX) != 0) {
       if (errno != EINTR) base::fail_errno("lock \"" + directory.string() + "\"", errno);
     }
@@ -409,20 +417,20 @@ namespace {
 void write_ends(const path& directory, const base::SigningKey& key, const Head& last,
                 const std::vector<EvidenceRecord>& records) {
   const json head = {{"count", last.count}, {"last_sha256", last.last}};
-  base::replace_file(directory / head_name, base::view(signed_text(head, key)), readable);
-  base::replace_file(directory / log_name, base::view(log_of(records)), readable);
+  publish(directory / head_name, signed_text(head, key));
+  publish(directory / log_name, log_of(records));
 }
 
 }  // namespace
 
 EvidenceFiles add_evidence(const path& directory, const base::SigningKey& key,
                            const Evidence& evidence) {
-  base::make_directories(directory, 0755);
+  base::make_directories_for_owner(directory, 0755);
   const Lock lock(directory);
   check_signer(directory, key);
   const std::string pem = key.public_pem();
   if (!base::status_of(directory / key_name)) {
-    base::replace_file(directory / key_name, base::view(pem), readable);
+    publish(directory / key_name, pem);
   }
   const base::VerifyingKey check(pem, "the signing key");
   Reading reading(directory, check);
@@ -441,8 +449,8 @@ EvidenceFiles add_evidence(const path& directory, const base::SigningKey& key,
                    {"markdown_sha256", digest_of(markdown)}};
   document.update(to_json(evidence));
   const std::string text = signed_text(document, key);
-  base::replace_file(files.markdown, base::view(markdown), readable);
-  base::replace_file(files.json, base::view(text), readable);
+  publish(files.markdown, markdown);
+  publish(files.json, text);
   records.push_back({files.number, digest_of(text), evidence});
   write_ends(directory, key, {files.number, digest_of(text)}, records);
   return files;

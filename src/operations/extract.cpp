@@ -55,8 +55,22 @@ struct Relation {
   std::string dump_pattern() const { return pattern(schema) + "." + pattern(name); }
 };
 
-/// What a user's word for a table may mean in one database.
-std::vector<Relation> relations_named(postgres::Session& session, const std::string& word) {
+/// A word as SQL understands it: a."B c" is a and B c, A is a. Nothing, if it does not.
+std::vector<std::string> identifiers_in(postgres::Session& session, const std::string& word) {
+  std::vector<std::string> names;
+  try {
+    for (const postgres::Row& row : session.query("SELECT unnest(parse_ident($1))", {word})) {
+      names.push_back(row[0].value_or(""));
+    }
+  } catch (const Error& error) {
+    if (error.code() != Code::postgres) throw;
+  }
+  return names;
+}
+
+/// What a user's word for a table may mean in one database: a name as it is, or else as SQL has it.
+std::vector<Relation> relations_named(postgres::Session& session, const std::string& word,
+                                      bool as_it_is = true) {
   std::vector<Relation> found;
   for (const postgres::Row& row : session.query(
            "SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.relkind, "
@@ -68,7 +82,10 @@ std::vector<Relation> relations_named(postgres::Session& session, const std::str
            {word})) {
     found.push_back({*row[0], *row[1], *row[2], row[3]->front(), *row[4] == "t"});
   }
-  return found;
+  if (!found.empty() || !as_it_is) return found;
+  const auto names = identifiers_in(session, word);
+  if (names.empty() || names.size() > 2) return found;
+  return relations_named(session, names.size() == 1 ? names[0] : names[0] + "." + names[1], false);
 }
 
 class ExtractRun {
@@ -84,6 +101,7 @@ class ExtractRun {
   ExtractOutcome run() {
     start();
     find();
+    tell_what_is_left_out();
     rename();
     if (request_.into.empty()) {
       dump_to_output();
@@ -92,7 +110,11 @@ class ExtractRun {
     }
     outcome_.backup = cluster_.plan().backup.id;
     outcome_.target = cluster_.plan().target;
-    outcome_.notes = cluster_.plan().notes;
+    outcome_.notes.insert(outcome_.notes.begin(), cluster_.plan().notes.begin(),
+                          cluster_.plan().notes.end());
+    for (const std::string& gap : cluster_.gaps()) {
+      outcome_.notes.push_back("the kernel does not hold the scratch server back: " + gap);
+    }
     cluster_.stop();
     place_.clear();
     outcome_.duration = base::now() - begun_;
@@ -112,6 +134,8 @@ class ExtractRun {
   void start();
   void find();
   bool find_in(const std::string& database);
+  void tell_what_is_left_out();
+  bool is_wanted(postgres::Session& at, const std::string& oid, const std::string& schema) const;
   void rename();
   void dump_to_output();
   void dump_into();
@@ -125,6 +149,7 @@ class ExtractRun {
   ScratchPlace place_;
   ScratchCluster cluster_;
   std::vector<Relation> relations_;
+  std::vector<std::string> schemas_;
   ExtractOutcome outcome_;
 };
 
@@ -154,12 +179,18 @@ bool ExtractRun::find_in(const std::string& database) {
     }
     all.push_back(found.front());
   }
-  for (const std::string& schema : request_.schemas) {
-    if (session.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", {schema}).empty()) {
-      return false;
-    }
+  std::vector<std::string> schemas;
+  for (const std::string& word : request_.schemas) {
+    auto names = identifiers_in(session, word);
+    names.insert(names.begin(), word);
+    const auto found = std::ranges::find_if(names, [&](const std::string& name) {
+      return !session.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", {name}).empty();
+    });
+    if (found == names.end()) return false;
+    schemas.push_back(*found);
   }
   relations_ = std::move(all);
+  schemas_ = std::move(schemas);
   return true;
 }
 
@@ -170,11 +201,9 @@ void ExtractRun::find() {
   } else {
     std::vector<std::string> found;
     std::vector<std::string> databases;
-    for (const postgres::Row& row :
-         cluster_.server()
-             .session("postgres")
-             .query("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate "
-                    "ORDER BY datname")) {
+    for (const postgres::Row& row : cluster_.server().session().query(
+             "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate "
+             "ORDER BY datname")) {
       databases.push_back(*row[0]);
     }
     for (const std::string& each : databases) {
@@ -204,8 +233,51 @@ void ExtractRun::find() {
       "`holdfast events` tells when tables were dropped; names are case-sensitive");
 }
 
+/// What the dump will lack, and whoever puts it back would miss.
+void ExtractRun::tell_what_is_left_out() {
+  postgres::Session at = session();
+  const auto note = [&](std::string text) { outcome_.notes.push_back(std::move(text)); };
+  for (const postgres::Row& row : at.query(
+           "SELECT c.oid::text, n.nspname, format('%I.%I', n.nspname, c.relname), c.relpersistence "
+           "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+           "WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^pg_' "
+           "AND n.nspname <> 'information_schema' ORDER BY 3")) {
+    if (!is_wanted(at, *row[0], *row[1])) continue;
+    if (*row[3] == "u") note(*row[2] + " is unlogged: no backup holds its rows");
+    if (request_.whole_database) continue;  // large objects come along
+    std::uint64_t objects = 0;
+    for (const postgres::Row& column : at.query(
+             "SELECT format('SELECT count(DISTINCT m.oid) FROM %s t JOIN pg_largeobject_metadata m "
+             "ON m.oid = t.%I', $2::text, attname) FROM pg_attribute JOIN pg_type y ON y.oid = "
+             "atttypid WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped AND "
+             "'oid'::regtype IN (y.oid, y.typbasetype)",
+             {*row[0], *row[2]})) {
+      objects += std::stoull(at.value(*column[0]));
+    }
+    if (objects == 0) continue;
+    note(
+        fmt::format("{} refers to {} large objects, which do not come along: --whole-database "
+                    "brings them",
+                    *row[2], objects));
+  }
+}
+
+/// Is a table among what was asked for, or a part of one?
+bool ExtractRun::is_wanted(postgres::Session& at, const std::string& oid,
+                           const std::string& schema) const {
+  if (request_.whole_database || std::ranges::find(schemas_, schema) != schemas_.end()) return true;
+  return std::ranges::any_of(relations_, [&](const Relation& each) {
+    return at.value(
+               "WITH RECURSIVE above AS (SELECT $1::oid AS id UNION SELECT inhparent FROM "
+               "pg_inherits JOIN above ON inhrelid = id) "
+               "SELECT count(*) FROM above WHERE id = $2::regclass",
+               {oid, each.quoted}) != "0";
+  });
+}
+
 void ExtractRun::rename() {
   postgres::Session at = session();
+  postgres::silence_event_triggers(at);
   for (const Relation& each : relations_) {
     ExtractOutcome::Table table{each.quoted, each.quoted, 0};
     if (each.kind != 'S') {
@@ -221,8 +293,16 @@ void ExtractRun::rename() {
                 "extract it into another database, or to a file");
   }
   const std::size_t dot = request_.as.find('.');
-  const std::string schema = dot == std::string::npos ? table.schema : request_.as.substr(0, dot);
-  const std::string name = dot == std::string::npos ? request_.as : request_.as.substr(dot + 1);
+  std::string schema = dot == std::string::npos ? table.schema : request_.as.substr(0, dot);
+  std::string name = dot == std::string::npos ? request_.as : request_.as.substr(dot + 1);
+  if (request_.as.find('"') != std::string::npos) {
+    const auto names = identifiers_in(at, request_.as);
+    if (names.empty() || names.size() > 2) {
+      base::fail(Code::usage, "cannot use {} as the name of a table", request_.as);
+    }
+    schema = names.size() == 2 ? names.front() : table.schema;
+    name = names.back();
+  }
   // Names of indexes and of the sequences of its columns are the schema's, too, and taken there.
   for (const postgres::Row& row : at.query(
            "SELECT format('ALTER %s %I.%I RENAME TO %I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' "
@@ -270,7 +350,7 @@ base::Command ExtractRun::dump(const std::vector<std::string>& how) {
     }
   }
   for (const std::string& each : names) command.argv.push_back("--table=" + each);
-  for (const std::string& each : request_.schemas) {
+  for (const std::string& each : schemas_) {
     command.argv.push_back("--schema=" + pattern(each));
   }
   command.directory = "/";

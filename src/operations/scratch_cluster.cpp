@@ -10,8 +10,10 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/ownership.h"
 #include "mount/fuse_mount.h"
 #include "operations/instant_mount.h"
+#include "postgres/backup_label.h"
 #include "repository/backups.h"
 
 namespace holdfast::operations {
@@ -50,6 +52,37 @@ void remove_all_of(const Path& path) {
   }
 }
 
+/// Where a cluster has its files besides its data directory: behind the links that are there, or
+/// that its server will make.
+std::vector<Path> places_of(const Path& data_directory) {
+  std::vector<Path> places;
+  const auto add = [&](const Path& place) {
+    std::error_code failed;
+    const Path real = base::fs::canonical(place, failed);
+    if (!failed && base::fs::is_directory(real)) places.push_back(real);
+  };
+  add(data_directory / "pg_wal");
+  const Path links = data_directory / "pg_tblspc";
+  for (const auto& name : base::directory_names(links).value_or(std::vector<std::string>{})) {
+    add(links / name);
+  }
+  const auto map = base::read_file(data_directory / "tablespace_map");
+  if (!map) return places;
+  for (const auto& each : postgres::parse_tablespace_map(base::text(*map))) add(each.location);
+  return places;
+}
+
+void check_inside(const std::vector<Path>& places, const Path& parent) {
+  const Path place = base::fs::canonical(parent);
+  for (const Path& each : places) {
+    const auto inside = std::mismatch(place.begin(), place.end(), each.begin(), each.end());
+    if (inside.first == place.end()) continue;
+    base::fail(Code::refused,
+               "cannot start what was brought back in \"{}\": a link in it leads to \"{}\"",
+               place.string(), each.string());
+  }
+}
+
 /// The lock goes last: what has none is not swept.
 void empty_place(const Path& place, const std::vector<std::string>& spared) {
   bool empty = true;
@@ -68,7 +101,7 @@ void empty_place(const Path& place, const std::vector<std::string>& spared) {
 
 ScratchPlace::ScratchPlace(const Path& parent, const std::string& name)
     : path_(parent / fmt::format("{}{}", prefix, name)) {
-  base::make_directories(parent);
+  base::make_directories_for_owner(parent, 0700);
   // Nobody sweeps a place that is made but not yet locked.
   const base::Fd gate = base::open_file(parent, O_RDONLY | O_DIRECTORY);
   ::flock(gate.get(), LOCK_EX);
@@ -155,11 +188,34 @@ void ScratchCluster::bring_back(const RestoreRequest& request, unsigned workers,
   plan_ = restore(site_, options, progress).plan;
 }
 
+/// WAL is fetched by a command of the server's, in its cage; a key may come from anywhere.
+base::Cage::Connections ScratchCluster::needed_connections() const {
+  const bool asks_for_keys =
+      std::ranges::any_of(site_.configuration.repositories,
+                          [](const auto& each) { return !each.key.key_command.empty(); });
+  return asks_for_keys ? base::Cage::Connections::any : base::Cage::Connections::none;
+}
+
+std::vector<std::string> ScratchCluster::gaps() const {
+  std::vector<std::string> gaps = base::cage_gaps();
+  if (needed_connections() == base::Cage::Connections::any) {
+    gaps.emplace_back("connections can be made, as key_command may need them");
+  }
+  return gaps;
+}
+
 void ScratchCluster::start(const std::string& superuser, std::chrono::seconds limit) {
   postgres::ScratchOptions options;
   options.superuser = superuser;
-  // Beside a cluster that stays there may be directories that only we can enter.
-  if (!stays_) options.place = place_;
+  options.system = plan_.backup.place.system_id;
+  // Not the place itself: what we write there as root, nobody may put a link in the way of.
+  options.writable = places_of(data_directory());
+  if (!stays_) {
+    check_inside(options.writable, place_);
+    // Beside a cluster that stays there may be directories that only we can enter.
+    options.place = place_;
+  }
+  options.connections = needed_connections();
   options.log = log();
   options.limit = limit;
   options.durable = stays_;

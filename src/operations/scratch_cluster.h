@@ -52,6 +52,8 @@ class ScratchCluster {
   const base::fs::path& data_directory() const { return data_directory_; }
   base::fs::path log() const { return place_ / "server.log"; }
   postgres::ScratchServer& server() { return *server_; }
+  /// What the kernel does not hold its server back from.
+  std::vector<std::string> gaps() const;
 
   /// The files, tablespaces inside of the place. The one function that knows how they come: mounted
   /// where that can be, so that nothing is brought that nobody reads; else written, and then
@@ -62,11 +64,14 @@ class ScratchCluster {
   /// The server on them, recovered to the target. `superuser`: a role of the cluster.
   void start(const std::string& superuser, std::chrono::seconds limit);
   void stop();
+  /// It is no copy to be thrown away.
+  bool stays() const { return stays_; }
   /// How the files came.
   bool is_mounted() const { return mounted_; }
 
  private:
   void check_space() const;
+  base::Cage::Connections needed_connections() const;
   const Site& site_;
   RestorePlan plan_;
   base::fs::path place_;

@@ -9,27 +9,20 @@ namespace holdfast::postgres {
 
 namespace {
 
-/// Where the extension is; its functions are found by no search path.
-std::string home(Session& session) {
-  return session.value(
-      "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace AS n ON n.oid = "
-      "extnamespace WHERE extname = 'amcheck'");
-}
-
 std::vector<std::string> check_table(Session& session, const CheckedRelation& table,
                                      std::optional<std::uint64_t> blocks) {
-  std::string range;
+  std::string range = ", NULL, NULL";
   if (blocks && table.pages > *blocks) {
     static std::mt19937_64 numbers{std::random_device{}()};
     std::uniform_int_distribution<std::uint64_t> any(0, table.pages - *blocks);
     const std::uint64_t first = any(numbers);
-    range = fmt::format(", startblock => {}, endblock => {}", first, first + *blocks - 1);
+    range = fmt::format(", {}, {}", first, first + *blocks - 1);
   }
   std::vector<std::string> problems;
   for (const Row& row : session.query(fmt::format(
-           "SELECT blkno, offnum, msg FROM {}.verify_heapam({}::oid, check_toast => true{}) "
+           "SELECT blkno, offnum, msg FROM pg_temp.verify_heapam({}::oid, false, true, 'none'{}) "
            "LIMIT 20",
-           home(session), table.oid, range))) {
+           table.oid, range))) {
     problems.push_back(fmt::format("{}: block {}, row {}: {}", table.name, row.at(0).value_or("?"),
                                    row.at(1).value_or("-"), row.at(2).value_or("")));
   }
@@ -38,15 +31,21 @@ std::vector<std::string> check_table(Session& session, const CheckedRelation& ta
 
 }  // namespace
 
-bool install_amcheck(Session& session) {
-  if (session.value("SELECT count(*) FROM pg_extension WHERE extname = 'amcheck'") == "1") {
-    return true;
-  }
-  if (session.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'") == "0") {
+bool borrow_amcheck(Session& session) {
+  try {
+    session.query(
+        "CREATE OR REPLACE FUNCTION pg_temp.bt_index_check(regclass, boolean) RETURNS void "
+        "AS '$libdir/amcheck', 'bt_index_check' LANGUAGE C STRICT");
+    if (session.version_number() >= 140000) {
+      session.query(
+          "CREATE OR REPLACE FUNCTION pg_temp.verify_heapam(regclass, boolean, boolean, text, "
+          "bigint, bigint, OUT blkno bigint, OUT offnum integer, OUT attnum integer, OUT msg text) "
+          "RETURNS SETOF record AS '$libdir/amcheck', 'verify_heapam' LANGUAGE C");
+    }
+  } catch (const base::Error& error) {
+    if (error.message().find("could not access file") == std::string::npos) throw;
     return false;
   }
-  session.run_script(
-      "CREATE SCHEMA holdfast_amcheck; CREATE EXTENSION amcheck SCHEMA holdfast_amcheck");
   return true;
 }
 
@@ -78,8 +77,8 @@ std::vector<std::string> check_relation(Session& session, const CheckedRelation&
                                         bool thorough, std::optional<std::uint64_t> blocks) {
   try {
     if (!relation.is_index) return check_table(session, relation, blocks);
-    session.query(fmt::format("SELECT {}.bt_index_check({}::oid, {})", home(session), relation.oid,
-                              thorough));
+    session.query(
+        fmt::format("SELECT pg_temp.bt_index_check({}::oid, {})", relation.oid, thorough));
     return {};
   } catch (const base::Error& error) {
     if (error.code() != base::Code::postgres) throw;

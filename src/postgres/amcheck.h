@@ -1,7 +1,7 @@
 #pragma once
 
 // Whether tables and indexes are what PostgreSQL itself expects, by its extension amcheck: the
-// checks that pg_amcheck runs, in a cluster that is ours to change.
+// checks that pg_amcheck runs.
 //
 // The functions are those of the cluster's own version (TRAPS VE13). What is found is a value; an
 // Error means that looking was not possible.
@@ -22,17 +22,19 @@ struct CheckedRelation {
   std::uint64_t pages = 0;  ///< of an index: those of its table count as well
 };
 
-/// Installs the extension in this database unless it is there. False if it cannot be had here.
-bool install_amcheck(Session& session);
+/// Makes the extension's functions known to this session, as temporary ones: nothing of them is
+/// ever in the cluster's own schemas, whose cluster that may be. False if its library is not
+/// installed. Throws Error(postgres) if the cluster does not let us.
+bool borrow_amcheck(Session& session);
 
 /// B-tree indexes that are valid, and, from version 14 on, tables, of this database; the system's
 /// own, too.
 std::vector<CheckedRelation> checkable_relations(Session& session);
 
-/// What is wrong with one of them; empty: nothing. An index is checked as a tree, and with
-/// `thorough` also for an entry for each row of its table. Of a table all blocks are read, or
-/// `blocks` of them from a random one on. Throws Error(not_found) for what cannot be looked at
-/// here, because a library that it needs is not installed.
+/// What is wrong with one of them, asked on a session that borrowed amcheck; empty: nothing. An
+/// index is checked as a tree, and with `thorough` also for an entry for each row of its table. Of
+/// a table all blocks are read, or `blocks` of them from a random one on. Throws Error(not_found)
+/// for what cannot be looked at here, because a library that it needs is not installed.
 std::vector<std::string> check_relation(Session& session, const CheckedRelation& relation,
                                         bool thorough, std::optional<std::uint64_t> blocks);
 

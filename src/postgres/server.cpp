@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -258,21 +260,32 @@ Server::Server(const Installation& installation, const base::fs::path& data_dire
     command.argv.insert(command.argv.end(), {"-c", fmt::format("{}={}", name, value)});
   };
   for (const auto& [name, value] : options.settings) set(name, value);
+  set("data_directory", base::fs::absolute(data_directory).string());
   set("listen_addresses", "");
   set("unix_socket_directories", socket_->path().string());
   set("port", std::to_string(port_));
   set("logging_collector", "off");  // what it says belongs into log_, where we look for it
   set("log_destination", "stderr");
   if (options.trust_socket) {
-    const base::fs::path hba = socket_->path() / "pg_hba.conf";
-    base::replace_file(hba, base::view("local all all trust\nlocal replication all reject\n"));
-    give_to(hba, user);
-    set("hba_file", hba.string());
+    const auto write = [&](const std::string& name, std::string_view content) {
+      const base::fs::path file = socket_->path() / (name + ".conf");
+      base::replace_file(file, base::view(content));
+      give_to(file, user);
+      set(name, file.string());
+    };
+    write("hba_file", "local all all trust\nlocal replication all reject\n");
+    write("ident_file", "");
   }
   command.directory = "/";
   command.user = user;
   if (options.ends_with_us) command.signal_when_orphaned = SIGQUIT;
-  child_.emplace(command, log_);
+  if (options.caged_to) {
+    std::vector<base::fs::path> writable = *options.caged_to;
+    writable.insert(writable.end(), {data_directory, socket_->path()});
+    child_.emplace(command, log_, base::Cage(writable, options.connections));
+  } else {
+    child_.emplace(command, log_);
+  }
   try {
     await_connections(options.limit);
   } catch (...) {
@@ -312,8 +325,31 @@ void Server::poll(std::chrono::seconds limit, std::string_view awaited,
   }
 }
 
+/// Whom it refuses, and for what, is for those to find out who ask: no waiting mends that.
 void Server::await_connections(std::chrono::seconds limit) {
-  poll(limit, "accepting connections", [this] { return Session(connection()).alive(); });
+  poll(limit, "accepting connections", [this] { return accepts_connections(connection()); });
+  prove_it_is_ours();
+}
+
+void Server::prove_it_is_ours() const {
+  const base::fs::path path = socket_->path() / fmt::format(".s.PGSQL.{}", port_);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.native().copy(&address.sun_path[0], sizeof address.sun_path - 1);
+  const base::Fd guest(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (::connect(guest.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    base::fail_errno(fmt::format("connect to \"{}\"", path.string()), errno);
+  }
+  ucred who{};
+  socklen_t size = sizeof who;
+  if (::getsockopt(guest.get(), SOL_SOCKET, SO_PEERCRED, &who, &size) != 0) {
+    base::fail_errno(fmt::format("find out who listens on \"{}\"", path.string()), errno);
+  }
+  if (who.pid == child_->pid()) return;
+  base::fail(base::Code::refused,
+             "cannot work with who answers on \"{}\": it is process {}, and the server that was "
+             "started is {}",
+             path.string(), who.pid, child_->pid());
 }
 
 void Server::await_recovery_end(std::chrono::seconds limit) {
@@ -324,10 +360,11 @@ void Server::await_recovery_end(std::chrono::seconds limit) {
   });
 }
 
-std::string Server::connection(std::string_view database) const {
+std::string Server::connection(std::string_view database, std::string_view user) const {
   return fmt::format("host={} port={} user={} dbname={} gssencmode=disable",
                      quote_connection_value(socket_->path().string()), port_,
-                     quote_connection_value(superuser_), quote_connection_value(database));
+                     quote_connection_value(user.empty() ? superuser_ : user),
+                     quote_connection_value(database));
 }
 
 const base::fs::path& Server::socket_directory() const {

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/cage.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/process.h"
@@ -59,15 +60,20 @@ struct ServerOptions {
   bool trust_socket = false;
   /// Ends when the thread that started it ends, even by kill -9.
   bool ends_with_us = false;
+  /// Locked into a cage (base/cage.h): it writes to its data directory, the socket's directory and
+  /// these, which are there, and to nothing else.
+  std::optional<std::vector<base::fs::path>> caged_to;
+  base::Cage::Connections connections = base::Cage::Connections::none;
 };
 
 /// A running server; the destructor stops it at once.
 class Server {
  public:
-  /// Starts `data_directory`. `settings` are given as -c options and so win over all files; socket
-  /// directory, listen_addresses = '', port and the log's destination are set here. Returns when it
-  /// accepts connections, or throws Error(postgres) with the end of its log: when it exits, or does
-  /// not get there within `limit`.
+  /// Starts `data_directory`, whatever the configuration in it calls its data directory. `settings`
+  /// are given as -c options and so win over all files; socket directory, listen_addresses = '',
+  /// port and the log's destination are set here. Returns when it accepts connections, or throws
+  /// Error(postgres) with the end of its log: when it exits, or does not get there within `limit`.
+  /// It is this server that answers, by the kernel's word, or Error(refused) is thrown.
   Server(const Installation& installation, const base::fs::path& data_directory,
          const Settings& settings = {}, std::chrono::seconds limit = std::chrono::seconds(120));
   Server(const Installation& installation, const base::fs::path& data_directory,
@@ -77,8 +83,8 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   const base::fs::path& data_directory() const { return data_directory_; }
-  /// A libpq connection string for the superuser on a database.
-  std::string connection(std::string_view database = "postgres") const;
+  /// A libpq connection string for the superuser, or another user, on a database.
+  std::string connection(std::string_view database = "postgres", std::string_view user = {}) const;
   const base::fs::path& socket_directory() const;
   int port() const { return port_; }
   const base::fs::path& log_file() const { return log_; }
@@ -98,6 +104,7 @@ class Server {
   void poll(std::chrono::seconds limit, std::string_view awaited,
             const std::function<bool()>& reached);
   void await_connections(std::chrono::seconds limit);
+  void prove_it_is_ours() const;
   [[noreturn]] void fail_with_log(std::string_view why, base::Code code = base::Code::postgres);
   void stop_quietly();
   Installation installation_;

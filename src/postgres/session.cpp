@@ -156,11 +156,23 @@ Session::BackupStop Session::stop_backup() {
   return {lsn_of(*rows[0][0]), text_of_hex(rows[0][1]), text_of_hex(rows[0][2])};
 }
 
-bool somebody_answers(const std::string& connection) {
+namespace {
+
+PGPing ping(const std::string& connection) {
   const char* const names[] = {"dbname", "connect_timeout", nullptr};
   const char* const values[] = {connection.c_str(), "5", nullptr};
-  const PGPing answer = libpq().PQpingParams(names, values, 1);
+  return libpq().PQpingParams(names, values, 1);
+}
+
+}  // namespace
+
+bool somebody_answers(const std::string& connection) {
+  const PGPing answer = ping(connection);
   return answer == PQPING_OK || answer == PQPING_REJECT;
+}
+
+bool accepts_connections(const std::string& connection) {
+  return ping(connection) == PQPING_OK;
 }
 
 }  // namespace holdfast::postgres

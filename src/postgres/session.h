@@ -73,5 +73,7 @@ class Session {
 /// Does any server answer where this connection string leads, be it with a refusal? Waits for 5
 /// seconds at most for each address.
 bool somebody_answers(const std::string& connection);
+/// The same, and it has started: what it refuses now it refuses for another reason.
+bool accepts_connections(const std::string& connection);
 
 }  // namespace holdfast::postgres

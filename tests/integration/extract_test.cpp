@@ -118,5 +118,31 @@ TEST_F(Extract, refuses_what_it_cannot_understand_and_says_the_way_out) {
   expect({"extract", "other", "--into", "host='"}, Code::configuration);
 }
 
+TEST_F(Extract, says_what_does_not_come_along_and_takes_names_as_sql_writes_them) {
+  cluster_->sql("CREATE SCHEMA \"The Books\"", "app");
+  cluster_->sql("CREATE TABLE \"The Books\".\"Mixed Case\" (id int, scan oid)", "app");
+  cluster_->sql("INSERT INTO \"The Books\".\"Mixed Case\" VALUES (1, lo_from_bytea(0, 'x'))",
+                "app");
+  cluster_->sql("CREATE UNLOGGED TABLE quick AS SELECT generate_series(1, 5) AS x", "app");
+  place_.must({"backup"});
+  const auto says = [&](std::vector<std::string> arguments, const std::string& what) {
+    arguments.insert(arguments.end(), {"--to", "immediate"});
+    const Result result = must(arguments);
+    EXPECT_NE(result.errors.find(what), std::string::npos) << result.errors;
+    return result;
+  };
+  const std::string objects = "refers to 1 large objects";
+  says({"extract", "\"Mixed Case\""}, objects);
+  says({"extract", "--schema", "\"The Books\""}, objects);
+  const Result renamed =
+      says({"extract", "\"The Books\".\"Mixed Case\"", "--as", "\"A.b\""}, objects);
+  EXPECT_NE(renamed.output.find("CREATE TABLE \"The Books\".\"A.b\""), std::string::npos);
+  says({"extract", "QUICK"}, "public.quick is unlogged");
+  const Result all =
+      says({"extract", "--whole-database", "--database", "app"}, "public.quick is unlogged");
+  EXPECT_EQ(all.errors.find("large objects"), std::string::npos) << all.errors;
+  EXPECT_NE(all.output.find("lo_create"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace holdfast::tests
