@@ -27,6 +27,20 @@ bool is_environment(Code code, const std::vector<Code>& also) {
          std::ranges::find(also, code) != also.end();
 }
 
+/// What a server's log gives for its end, in a message of several lines.
+std::optional<std::string> last_words(std::string_view message) {
+  std::optional<std::string> words;
+  while (!message.empty()) {
+    const std::string_view line = message.substr(0, message.find('\n'));
+    for (const char* kind : {"FATAL:  ", "PANIC:  "}) {
+      const std::size_t at = line.find(kind);
+      if (at != std::string_view::npos) words = line.substr(at);
+    }
+    message.remove_prefix(std::min(line.size() + 1, message.size()));
+  }
+  return words;
+}
+
 class DrillRun {
  public:
   DrillRun(const Configuration& configuration, const std::string& cluster,
@@ -145,7 +159,8 @@ void DrillRun::stop_at(const std::string& name, const Error& error,
   }
   stopped_ = true;
   // The server's log may follow on the first line.
-  const std::string reason = error.message().substr(0, error.message().find('\n'));
+  std::string reason = error.message().substr(0, error.message().find('\n'));
+  if (const auto words = last_words(error.message())) reason += " " + *words;
   add(Checked{
       {name,
        is_environment(error.code(), environment) ? CheckOutcome::not_run : CheckOutcome::failed,

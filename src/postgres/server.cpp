@@ -66,17 +66,23 @@ void add_path(std::vector<base::fs::path>& to) {
   }
 }
 
-/// The end of a log, for error messages.
+/// The end of a log, for error messages; without what it says to those who ask whether it is up.
 std::string tail_of(const base::fs::path& log) {
   constexpr std::size_t length = 2000;
   const base::Bytes bytes = base::read_file(log).value_or(base::Bytes{});
-  std::string_view text = base::text(bytes);
-  if (text.size() > length) {
-    text.remove_prefix(text.size() - length);
-    text.remove_prefix(std::min(text.find('\n') + 1, text.size()));
+  std::string text;
+  for (std::string_view left = base::text(bytes); !left.empty();) {
+    const std::string_view line = left.substr(0, left.find('\n'));
+    const bool is_answer = line.find("FATAL:  the database system is ") != std::string_view::npos;
+    if (!is_answer && !line.empty()) text.append(line).push_back('\n');
+    left.remove_prefix(std::min(line.size() + 1, left.size()));
   }
-  while (text.ends_with('\n')) text.remove_suffix(1);
-  return text.empty() ? "(its log is empty)" : std::string(text);
+  if (text.size() > length) {
+    text.erase(0, text.size() - length);
+    text.erase(0, text.find('\n') + 1);
+  }
+  if (text.ends_with('\n')) text.pop_back();
+  return text.empty() ? "(its log is empty)" : text;
 }
 
 void give_to(const base::fs::path& file, const std::optional<base::User>& user) {
@@ -305,7 +311,8 @@ void Server::fail_with_log(std::string_view why, base::Code code) {
 
 void Server::poll(std::chrono::seconds limit, std::string_view awaited,
                   const std::function<bool()>& reached) {
-  const auto end = steady_clock::now() + limit;
+  const auto begun = steady_clock::now();
+  const auto end = begun + limit;
   for (;;) {
     if (const auto status = child_->finished()) {
       fail_with_log(fmt::format("ended with status {} before {}", *status, awaited));
@@ -321,7 +328,9 @@ void Server::poll(std::chrono::seconds limit, std::string_view awaited,
                     base::Code::unreachable);
     }
     base::stop_if_interrupted();
-    std::this_thread::sleep_for(poll_interval);
+    // It logs each question: hours of recovery are asked about less often.
+    const auto waited = std::chrono::duration_cast<milliseconds>(steady_clock::now() - begun);
+    std::this_thread::sleep_for(std::min(poll_interval + waited / 50, milliseconds(500)));
   }
 }
 

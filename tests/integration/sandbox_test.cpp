@@ -228,7 +228,21 @@ TEST_F(Sandbox, ends_at_once_with_the_last_words_of_who_cannot_start) {
   const auto begun = std::chrono::steady_clock::now();
   const json said = drill("fail");
   EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::minutes(1));
-  EXPECT_NE(said.at("details").dump().find("FATAL"), std::string::npos) << said.dump(2);
+  EXPECT_NE(record_of(said).at("notes").get<std::string>().find("FATAL"), std::string::npos)
+      << said.dump(2);
+}
+
+TEST_F(Sandbox, lets_a_key_command_connect_and_says_so) {
+  std::string configuration = text_of(place_.configuration());
+  const std::size_t at = configuration.find("key_file = \"");
+  ASSERT_NE(at, std::string::npos) << configuration;
+  configuration.replace(at, 12, "key_command = \"cd " + place_.path().string() + "; cat ");
+  overwrite(place_.configuration(), configuration);
+  place_.must({"backup"});
+  const json said = drill("pass");
+  EXPECT_NE(said.at("sandbox_gaps").dump().find("key_command"), std::string::npos) << said.dump(2);
+  EXPECT_NE(record_of(said).at("facts").at("sandbox").dump().find("key_command"),
+            std::string::npos);
 }
 
 TEST_F(Sandbox, leaves_no_record_of_a_backup_that_does_not_exist) {
