@@ -67,6 +67,9 @@ class ScratchServer {
   /// its target, been promoted and answers. Throws Error(not_found) with the way out if there is no
   /// such PostgreSQL here, Error(postgres) with the end of its log if recovery fails.
   ScratchServer(const base::fs::path& data_directory, const ScratchOptions& options);
+  ~ScratchServer();
+  ScratchServer(const ScratchServer&) = delete;
+  ScratchServer& operator=(const ScratchServer&) = delete;
 
   const Recovered& recovered() const { return recovered_; }
   /// Preloaded libraries of the source that it runs without.
@@ -79,7 +82,7 @@ class ScratchServer {
   Session session(std::string_view database = {}) const;
   pid_t pid() const { return server_->pid(); }
   bool running() { return server_->running(); }
-  /// The socket directory goes as well.
+  /// And all that it left running. The socket directory goes as well.
   void stop(Server::StopMode mode = Server::StopMode::immediate);
 
  private:

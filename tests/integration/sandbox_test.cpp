@@ -28,6 +28,18 @@ std::map<std::string, std::string> state_of(const fs::path& directory) {
   return state;
 }
 
+int processes_named(const std::string& command_line) {
+  int found = 0;
+  for (const auto& process : fs::directory_iterator("/proc")) {
+    const auto line = base::read_file(process.path() / "cmdline");
+    if (!line) continue;
+    std::string text(base::text(*line));
+    std::ranges::replace(text, '\0', ' ');
+    found += text.starts_with(command_line) ? 1 : 0;
+  }
+  return found;
+}
+
 class Sandbox : public testing::TestWithParam<int> {
  protected:
   explicit Sandbox(int major = 15) : source_(place_.cluster(major)) {
@@ -86,6 +98,8 @@ TEST_P(SandboxOnEach, lets_a_hostile_database_reach_nothing_and_says_what_it_tri
   attack(fmt::format("COPY (SELECT 1) TO '{}/file'", out));
   attack(fmt::format("COPY (SELECT 1) TO PROGRAM 'cat > {}/program'", out));
   attack(fmt::format("COPY (SELECT 1) TO PROGRAM 'setsid touch {}/detached'", out));
+  attack(fmt::format("COPY (SELECT 1) TO PROGRAM '(setsid tail -f {} &) ; exit 1'",
+                     place_.configuration().string()));
   attack(fmt::format("COPY (SELECT 1) TO PROGRAM 'kill -TERM {}'", source_->server().pid()));
   attack(fmt::format("COPY t TO PROGRAM 'cat > {}'", (place_.repository() / "x").string()));
   attack(fmt::format("COPY t FROM PROGRAM 'chmod 777 {0} && touch {0} && rm -r {0}'", out));
@@ -124,7 +138,7 @@ TEST_P(SandboxOnEach, lets_a_hostile_database_reach_nothing_and_says_what_it_tri
   check_is("what was done",
            "SELECT coalesce(string_agg(attempt(statement), '; '), '') FROM attacks",
            "refused; refused; refused; refused; refused; refused; refused; refused; refused; "
-           "refused");
+           "refused; refused");
   place_.must({"backup"});
   const auto before = state_of(outside());
   struct stat mode_before {};
@@ -136,6 +150,7 @@ TEST_P(SandboxOnEach, lets_a_hostile_database_reach_nothing_and_says_what_it_tri
   ASSERT_EQ(::stat(outside().c_str(), &mode), 0);
   EXPECT_EQ(mode.st_mode, mode_before.st_mode);
   EXPECT_FALSE(fs::exists(place_.repository() / "x"));
+  EXPECT_EQ(processes_named("tail -f " + place_.configuration().string()), 0) << "it outlives it";
   EXPECT_EQ(source_->sql("SELECT count(*) FROM t"), "1000") << "production runs, and has its rows";
   const std::string refused = said.at("refused").dump();
   for (const char* what : {"outside/file", "outside/program", "outside/detached", "outside/object",
