@@ -93,7 +93,7 @@ void add_restore(CLI::App& app, Invocation& invocation) {
   CLI::App* command =
       add_command(app, invocation, "restore", "Restore a cluster into a directory, to any moment",
                   {Code::outside_window, Code::wal_missing, Code::refused, Code::corrupt, Code::key,
-                   Code::no_space, Code::not_found},
+                   Code::no_space, Code::not_found, Code::busy},
                   [&invocation, options] { restore(invocation, *options); });
   command->add_option("directory", options->directory, "An empty directory, or one to be made")
       ->type_name("DIR")
@@ -124,6 +124,10 @@ void add_restore(CLI::App& app, Invocation& invocation) {
       ->type_name("ACTION");
   command->add_flag("--delta", options->restore.delta,
                     "Make a directory right that holds files; keeps what is right, by content");
+  command
+      ->add_option("--replace-system", options->restore.replace_system,
+                   "With --delta: DIR may hold a cluster of this other system, which goes")
+      ->type_name("ID");
   command->add_flag("--instant", options->restore.instant,
                     "Mount the backup, so that a server can start at once; the data follows");
   add_workers(*command, options->restore.workers);

@@ -37,13 +37,15 @@ struct FetchOptions {
   std::string destination;
   std::string system;
   bool to_target = false;
+  bool tablespaces_in_place = false;
 };
 
 bool fetch_once(const Invocation& invocation, const FetchOptions& options) {
   return operations::fetch_wal_anywhere(
       operations::each_repository(invocation.configuration(), invocation.repositories),
       invocation.cluster,
-      {options.system, options.name, options.destination, true, options.to_target, false},
+      {options.system, options.name, options.destination, true, options.to_target, false,
+       options.tablespaces_in_place},
       print_failure);
 }
 
@@ -123,6 +125,10 @@ void add_wal(CLI::App& app, Invocation& invocation) {
       "--to-target", options->to_target,
       "Recovery has a target: PostgreSQL itself fails if WAL ends before it, so "
       "a hole is reported as not found");
+  fetch_command->add_flag(
+      "--tablespaces-in-place", options->tablespaces_in_place,
+      "Tablespaces that the WAL makes come into this data directory (pg_tblspc/OID), not to the "
+      "place that they were made at first; `restore` says so");
   fetch_command->footer(
       "EXIT STATUS\n"
       "    0  fetched\n"

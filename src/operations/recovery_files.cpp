@@ -53,11 +53,10 @@ void write_file(const path& name, std::string_view content, const std::string& o
   give_to(name, owner);
 }
 
-std::string owner_of_directory(const repository::BackupMap& map) {
-  for (const repository::DirectoryEntry& directory : map.directories) {
-    if (directory.path == "global") return directory.owner;
-  }
-  return {};
+/// The first release of a major version that knows allow_in_place_tablespaces.
+int in_place_version(int server_version) {
+  if (server_version >= 150000) return 150000;
+  return server_version >= 140000 ? 140005 : 130008;
 }
 
 postgres::Settings recovery_settings(const Site& site, const RestorePlan& plan,
@@ -65,6 +64,10 @@ postgres::Settings recovery_settings(const Site& site, const RestorePlan& plan,
   postgres::Settings settings;
   if (request.mounted && plan.backup.server_version >= 140000) {
     settings.emplace_back(mounted_setting, "syncfs");
+  }
+  // So that replay goes on if it comes upon one that `wal fetch` had it make.
+  if (plan.backup.server_version >= in_place_version(plan.backup.server_version)) {
+    settings.emplace_back("allow_in_place_tablespaces", "on");
   }
   settings.emplace_back("archive_mode", "off");
   const bool to_target = !plan.replay_everything && plan.target.kind != Kind::latest;
@@ -161,15 +164,22 @@ void write_outside_configuration(const repository::BackupMap& map, const path& d
 
 }  // namespace
 
+std::string owner_of_directory(const repository::BackupMap& map) {
+  for (const repository::DirectoryEntry& directory : map.directories) {
+    if (directory.path == "global") return directory.owner;
+  }
+  return {};
+}
+
 std::string restore_command(const Site& site, const std::string& system_id, bool to_target) {
   std::string repositories;
   for (const std::string& name : site.configuration.reachable) {
     repositories += " --repository " + shell_quoted(name);
   }
-  return fmt::format("{} --config {} wal fetch --cluster {} --system {}{}{} %f \"%p\"",
-                     shell_quoted(base::own_program().string()),
-                     shell_quoted(site.configuration.path.string()), site.cluster.name, system_id,
-                     to_target ? " --to-target" : "", repositories);
+  return fmt::format(
+      "{} --config {} wal fetch --cluster {} --system {}{} --tablespaces-in-place{} %f \"%p\"",
+      shell_quoted(base::own_program().string()), shell_quoted(site.configuration.path.string()),
+      site.cluster.name, system_id, to_target ? " --to-target" : "", repositories);
 }
 
 void write_recovery_files(const Site& site, const RestorePlan& plan,

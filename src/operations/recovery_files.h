@@ -25,6 +25,9 @@ constexpr std::string_view mounted_setting = "recovery_init_sync_method";
 void write_recovery_files(const Site& site, const RestorePlan& plan,
                           const repository::BackupMap& map, const RecoveryFilesRequest& request);
 
+/// Who the data directory belonged to, "user:group".
+std::string owner_of_directory(const repository::BackupMap& map);
+
 /// For the shell inside a PostgreSQL command setting: quoted only where it must be, and with every
 /// "%" doubled.
 std::string shell_quoted(const std::string& text);

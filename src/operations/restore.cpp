@@ -1,13 +1,17 @@
 #include "operations/restore.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 
 #include <algorithm>
 
+#include "base/beneath.h"
 #include "base/error.h"
 #include "mount/fuse_mount.h"
 #include "operations/instant_mount.h"
 #include "operations/recovery_files.h"
+#include "operations/replay_survey.h"
+#include "operations/tablespace_places.h"
 #include "postgres/control_file.h"
 
 namespace holdfast::operations {
@@ -20,6 +24,7 @@ using base::fs::path;
 
 /// Stands in a directory while it is being restored, and names the backup.
 constexpr std::string_view marker = "holdfast.restore";
+constexpr std::string_view marker_system = "system ";
 
 bool holds_nothing(const path& directory) {
   const auto names = base::directory_names(directory);
@@ -94,18 +99,22 @@ class RestoreRun {
   RestoreOutcome run() {
     const base::Timestamp begun = base::now();
     check_directory(directory_, options_.delta);
+    check_system();
     map_ = backups_.read_map(plan_.backup.id);
+    survey();
     place_tablespaces();
+    claim();
     const bool was_empty = holds_nothing(directory_);
     try {
       if (instant_) {
         mount_files();
       } else {
         make_unstartable();
-        files_ =
-            restore_files(site_.repository, backups_, map_,
-                          {directory_, tablespaces_, options_.delta, options_.workers}, progress_);
+        files_ = restore_files(site_.repository, backups_, map_,
+                               {directory_, places_.of_backup, options_.delta, options_.workers},
+                               progress_);
       }
+      link_replayed();
       write_recovery_files(site_, plan_, map_,
                            {directory_, seen_tablespaces(), options_.action, instant_});
       if (options_.durable) make_durable();
@@ -122,7 +131,11 @@ class RestoreRun {
   }
 
  private:
+  void check_system() const;
+  void survey();
   void place_tablespaces();
+  void claim();
+  void link_replayed() const;
   void make_unstartable();
   void mount_files();
   std::map<std::string, path> seen_tablespaces() const;
@@ -137,43 +150,108 @@ class RestoreRun {
   repository::Backups backups_;
   path directory_;
   repository::BackupMap map_;
-  std::map<std::string, path> tablespaces_;
+  std::vector<repository::LinkedDirectory> replayed_;  ///< that WAL makes and leaves
+  TablespacePlaces places_;
+  std::vector<base::Fd> claimed_;  ///< what it writes to, locked
   RestoreFilesResult files_;
   bool instant_ = false;
   std::vector<std::string> notes_;
 };
 
+/// A stopped cluster looks like one that is to be replaced, whichever it is.
+void RestoreRun::check_system() const {
+  if (!options_.delta) return;
+  std::string there;
+  if (const auto unfinished = base::read_file(directory_ / marker)) {
+    const std::string text(base::text(*unfinished));
+    const std::size_t line = text.find(marker_system);
+    if (line != std::string::npos) {
+      there = text.substr(line + marker_system.size());
+      there.resize(std::min(there.find('\n'), there.size()));
+    }
+  } else {
+    try {
+      if (base::status_of(directory_ / "global" / "pg_control")) {
+        there = postgres::to_string(postgres::read_control_file(directory_).control.system_id);
+      }
+    } catch (const Error& error) {
+      if (error.code() != Code::corrupt) throw;  // it is no cluster any more
+    }
+  }
+  if (there.empty() || there == plan_.backup.place.system_id || there == options_.replace_system) {
+    return;
+  }
+  throw Error(
+      Code::refused,
+      fmt::format("cannot restore backup {} of system {} into \"{}\": what is there is of "
+                  "system {}",
+                  plan_.backup.id.text, plan_.backup.place.system_id, directory_.string(), there),
+      "choose another directory; if that cluster may go: --replace-system " + there);
+}
+
+/// Those that WAL makes up to the target come below the restored directory without a place of
+/// their own if they are dropped again, or if that was asked for.
+void RestoreRun::survey() {
+  if (options_.replayed == RestoreOptions::Replayed::in_place) return;
+  progress_.begin("reading WAL", 0);
+  ReplaySurvey found;
+  try {
+    found = survey_replay(site_, plan_, map_, options_.workers);
+  } catch (const Error& error) {
+    if (error.code() != Code::corrupt) throw;
+    // Replay will not get past that either; what it makes before comes into the directory itself.
+    notes_.push_back("the WAL up to the target cannot be read: " + error.message());
+  }
+  std::map<std::string, std::string> made;
+  for (const postgres::TablespaceRecord& record : found.tablespaces) {
+    const std::string link = fmt::format("pg_tblspc/{}", record.oid);
+    if (!record.creates) {
+      made.erase(link);
+    } else if (!record.location.empty()) {
+      made[link] = record.location;
+    }
+  }
+  for (const repository::LinkedDirectory& link : map_.links) made.erase(link.path);
+  for (const auto& [link, location] : made) replayed_.push_back({link, location});
+}
+
 void RestoreRun::place_tablespaces() {
-  std::map<std::string, path> asked;
-  for (const std::string& mapping : options_.tablespaces) {
-    const std::size_t equals = mapping.rfind('=');
-    const path to = equals == std::string::npos ? "" : mapping.substr(equals + 1);
-    if (!to.is_absolute()) {
-      throw Error(Code::usage, fmt::format("cannot use \"{}\" as a tablespace mapping", mapping),
-                  "write it as OID=/new/directory or /old/directory=/new/directory");
-    }
-    asked[mapping.substr(0, equals)] = to;
+  places_ = choose_places({directory_, site_.cluster.data_directory, replayed_}, options_, map_);
+}
+
+/// Of two that want the same directory or place at once one gets it.
+void RestoreRun::claim() {
+  const auto lock = [this](const path& directory) {
+    base::make_directories(directory);
+    claimed_.push_back(base::open_file(directory, O_RDONLY | O_DIRECTORY));
+    if (::flock(claimed_.back().get(), LOCK_EX | LOCK_NB) == 0) return;
+    base::fail(Code::busy, "cannot restore into \"{}\": another restore is at work there",
+               directory.string());
+  };
+  lock(directory_);
+  for (const Places* each : {&places_.of_backup, &places_.of_replay}) {
+    for (const auto& [link, place] : *each) lock(place);
   }
-  for (const repository::LinkedDirectory& link : map_.links) {
-    path to = link.location;
-    for (const std::string& key : {link.path.substr(link.path.rfind('/') + 1), link.location}) {
-      const auto found = asked.find(key);
-      if (found == asked.end()) continue;
-      to = found->second;
-      asked.erase(found);
+  // What was there before may be another one's by now.
+  check_directory(directory_, options_.delta);
+  check_system();
+  place_tablespaces();
+}
+
+/// Replay finds these links and goes through them: `wal fetch` takes the places out of the WAL
+/// (FetchRequest::tablespaces_in_place).
+void RestoreRun::link_replayed() const {
+  const std::string owner = owner_of_directory(map_);
+  for (const auto& [link, place] : places_.of_replay) {
+    // Of an earlier try: replay begins anew.
+    const auto top = base::Beneath(place);
+    for (const std::string& name : top.names("")) {
+      if (name.starts_with("PG_")) top.remove_all(name);
     }
-    if (!options_.delta && !holds_nothing(to)) {
-      throw Error(Code::refused,
-                  fmt::format("cannot restore tablespace {} into \"{}\": it is not empty",
-                              link.path.substr(link.path.rfind('/') + 1), to.string()),
-                  fmt::format("choose a place for it: --tablespace {}=/new/directory",
-                              link.path.substr(link.path.rfind('/') + 1)));
-    }
-    tablespaces_[link.path] = to;
-  }
-  if (!asked.empty()) {
-    base::fail(Code::usage, "cannot map tablespace \"{}\": the backup has no such tablespace",
-               asked.begin()->first);
+    top.set_mode("", 0700);
+    give_to(place, owner);
+    base::fs::create_symlink(place, directory_ / link);
+    give_to(directory_ / link, owner);
   }
 }
 
@@ -181,15 +259,15 @@ void RestoreRun::make_unstartable() {
   base::make_directories(directory_);
   const path control = directory_ / "global" / "pg_control";
   if (base::fs::remove(control)) base::sync_directory(control.parent_path());
-  base::replace_file(directory_ / marker, base::view(plan_.backup.id.text + "\n"));
+  base::replace_file(directory_ / marker,
+                     base::view(fmt::format("{}\n{}{}\n", plan_.backup.id.text, marker_system,
+                                            plan_.backup.place.system_id)));
+  note_places(directory_, places_, owner_of_directory(map_));
 }
 
 void RestoreRun::mount_files() {
   progress_.begin("mounting", 0);
-  std::string owner;
-  for (const repository::DirectoryEntry& each : map_.directories) {
-    if (each.path == "global") owner = each.owner;
-  }
+  const std::string owner = owner_of_directory(map_);
   const InstantPlace place = instant_place(directory_);
   base::make_directories(directory_);
   // In the end the local directory is renamed to it.
@@ -201,8 +279,9 @@ void RestoreRun::mount_files() {
   }
   prepare_instant(place,
                   {plan_.backup.id, plan_.backup.place, site_.configuration.repository().name,
-                   site_.configuration.path, tablespaces_, owner, options_.keeper},
+                   site_.configuration.path, places_.of_backup, owner, options_.keeper},
                   map_);
+  note_places(place.data(), places_, owner);
   start_mount_process(place);
   for (const repository::ShardReference& shard : map_.shards) {
     files_.files += shard.files;
@@ -212,9 +291,9 @@ void RestoreRun::mount_files() {
 
 /// Where the restored server finds its tablespaces for now.
 std::map<std::string, path> RestoreRun::seen_tablespaces() const {
-  if (!instant_) return tablespaces_;
+  if (!instant_) return places_.of_backup;
   std::map<std::string, path> seen;
-  for (const auto& [link, location] : tablespaces_) {
+  for (const auto& [link, location] : places_.of_backup) {
     seen[link] = directory_ / mount::TreeOptions{}.linked_below / link.substr(link.rfind('/') + 1);
   }
   return seen;
@@ -223,7 +302,7 @@ std::map<std::string, path> RestoreRun::seen_tablespaces() const {
 void RestoreRun::make_durable() {
   progress_.begin("making it durable", 0);
   base::sync_file_system(instant_ ? instant_place(directory_).state() : directory_);
-  for (const auto& [link, location] : tablespaces_) base::sync_file_system(location);
+  for (const auto& [link, location] : places_.of_backup) base::sync_file_system(location);
 }
 
 void RestoreRun::finish() {
@@ -234,9 +313,7 @@ void RestoreRun::finish() {
   // The owner must be right before the name is: replace_file keeps neither.
   const path beside = directory_ / "global" / "pg_control.holdfast";
   base::replace_file(beside, postgres::without_checkpoint(control->content));
-  for (const repository::DirectoryEntry& each : map_.directories) {
-    if (each.path == "global") give_to(beside, each.owner);
-  }
+  give_to(beside, owner_of_directory(map_));
   base::fs::rename(beside, name);
   base::sync_directory(name.parent_path());
   base::sync_directory(directory_);
@@ -252,7 +329,9 @@ void RestoreRun::leave() {
     return;
   }
   std::vector<path> ours{directory_};
-  for (const auto& [link, location] : tablespaces_) ours.push_back(location);
+  for (const Places* each : {&places_.of_backup, &places_.of_replay}) {
+    for (const auto& [link, location] : *each) ours.push_back(location);
+  }
   if (options_.remains == nullptr) return empty_directories(ours);
   options_.remains->insert(options_.remains->end(), ours.begin(), ours.end());
 }

@@ -22,8 +22,16 @@ struct RestoreOptions {
   base::fs::path directory;
   RestoreRequest request;
   std::vector<std::string> tablespaces;  ///< "OID=DIRECTORY" or "OLD-DIRECTORY=DIRECTORY"
-  std::string action = "promote";        ///< at the target: promote, pause or shutdown
+  /// Of those that replay makes. `free`: where they were, if nothing is there; else it is refused.
+  /// `in_place`: in the data directory itself (pg_tblspc/OID). `spare`: where they were, if nothing
+  /// is there, else below `spare_tablespaces`.
+  enum class Replayed { free, in_place, spare };
+  Replayed replayed = Replayed::free;
+  base::fs::path spare_tablespaces;
+  std::string action = "promote";  ///< at the target: promote, pause or shutdown
   bool delta = false;
+  /// With `delta`: the directory may hold a cluster of this system, not of the backup's.
+  std::string replace_system;
   /// Mount the backup instead of copying it (instant_mount.h). Where that cannot be, the ordinary
   /// restore is made, and a note says why.
   bool instant = false;

@@ -12,6 +12,7 @@
 #include "base/process.h"
 #include "base/workers.h"
 #include "operations/page_writer.h"
+#include "operations/tablespace_places.h"
 #include "postgres/page.h"
 #include "repository/pack_walk.h"
 
@@ -203,7 +204,7 @@ void Restorer::remove_strangers(const std::set<std::string>& known) {
       const std::string full = prefix + name;
       const path here = directory / name;
       const auto status = base::status_of(here, false);
-      if (!status || full == "holdfast.restore") continue;
+      if (!status || full == "holdfast.restore" || full == places_file) continue;
       if (known.contains(full)) {
         if (S_ISDIR(status->st_mode) ||
             (S_ISLNK(status->st_mode) && base::fs::is_directory(here))) {
@@ -312,6 +313,7 @@ RestoreFilesResult Restorer::run() {
     base::stop_if_interrupted();
     repository::Shard shard = backups_.read_shard(reference.id, decompressor);
     for (FileEntry& file : shard.files) {
+      if (file.path == places_file) continue;  // it says what another directory owns
       const auto index = static_cast<std::uint32_t>(batch.files.size());
       std::uint64_t page = 0;
       for (const repository::Run& run : file.runs) {

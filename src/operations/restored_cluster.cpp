@@ -12,6 +12,8 @@
 #include "postgres/data_directory.h"
 #include "postgres/recovery_settings.h"
 #include "postgres/server.h"
+#include "postgres/tablespaces_in_place.h"
+#include "postgres/wal_segment.h"
 
 namespace holdfast::operations {
 
@@ -127,6 +129,8 @@ StepResult RestoredCluster::restore() {
     context_.journal.save();
   }
   options.tablespaces = recovery.tablespaces;
+  options.replayed = RestoreOptions::Replayed::spare;
+  options.spare_tablespaces = recovery.directory.string() + ".tablespaces-" + recovery.id;
   const RestoreOutcome outcome =
       restore_from_any(context_.repositories, recovery.cluster, options, context_.progress);
   for (const std::string& note : outcome.notes) context_.progress.warn("{}", note);
@@ -141,6 +145,20 @@ StepResult RestoredCluster::restore() {
   }
   return {false, found};
 }
+
+namespace {
+
+/// A file in pg_wal may be one that waits to be written, and holds what it was before.
+bool is_segment(base::View bytes, const postgres::WalFileName& name, const BackupInfo& backup) {
+  try {
+    return postgres::check_segment(bytes, name, postgres::parse_segment_header(bytes).system_id)
+               .size == backup.segment_size;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
 
 /// A server in recovery reads its own pg_wal where the archive has nothing.
 std::string RestoredCluster::rescue_wal(const Site& site, const RestorePlan& plan) {
@@ -157,7 +175,18 @@ std::string RestoredCluster::rescue_wal(const Site& site, const RestorePlan& pla
     if (!segment || segment->timeline != plan.history.timeline()) continue;
     if (postgres::end_of(*segment, plan.backup.segment_size) < plan.backup.stop) continue;
     if (archive.has(name)) continue;
-    base::fs::copy_file(from / name, to / name, base::fs::copy_options::overwrite_existing);
+    auto bytes = base::read_file(from / name);
+    if (!bytes || !is_segment(*bytes, *parsed, plan.backup)) continue;
+    // As `wal fetch` hands it on: a tablespace that it makes has its place in the old cluster.
+    const auto neighbour = [&](std::uint64_t number) {
+      const std::string other =
+          postgres::file_name({segment->timeline, number}, plan.backup.segment_size);
+      auto found = archive.get(other);
+      return found ? std::move(found) : base::read_file(from / other);
+    };
+    postgres::put_tablespaces_in_place(*bytes, {[&] { return neighbour(segment->number - 1); },
+                                                [&] { return neighbour(segment->number + 1); }});
+    base::replace_file(to / name, *bytes);
     give_like(to / name, recovery.directory);
     ++count;
   }

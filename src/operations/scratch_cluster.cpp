@@ -179,6 +179,7 @@ void ScratchCluster::bring_back(const RestoreRequest& request, unsigned workers,
   options.request.backup = plan_.backup.id.text;
   options.workers = workers;
   options.durable = false;
+  options.replayed = RestoreOptions::Replayed::in_place;
   // Where they were they may still be, and in use.
   for (const repository::LinkedDirectory& link : map_.links) {
     const std::string oid = link.path.substr(link.path.rfind('/') + 1);

@@ -15,6 +15,7 @@
 #include "operations/wal_coverage.h"
 #include "postgres/control_file.h"
 #include "postgres/segment_content.h"
+#include "postgres/tablespaces_in_place.h"
 #include "postgres/wal_page.h"
 #include "postgres/wal_segment.h"
 #include "repository/backups.h"
@@ -177,12 +178,56 @@ class Fetcher {
     try {
       const auto header = postgres::check_segment(
           content.bytes(), postgres::parse_wal_file_name(name).value(), system_);
-      publish(content.bytes(), to);
+      if (!request_.tablespaces_in_place) {
+        publish(content.bytes(), to);
+      } else {
+        base::Bytes bytes = base::copy(content.bytes());
+        redirect(name, header.size, bytes);
+        publish(bytes, to);
+      }
       return header.size;
     } catch (const Error& error) {
       if (error.code() != Code::corrupt && error.code() != Code::foreign) throw;
       throw error.with_context(fmt::format("cannot use WAL file {} of the repository", name));
     }
+  }
+
+  void redirect(const std::string& name, SegmentSize size, base::Bytes& bytes) const {
+    const Segment segment = postgres::parse_wal_file_name(name)->segment(size).value();
+    postgres::Neighbours neighbours;
+    neighbours.previous = [&] { return segment_before(segment, size); };
+    neighbours.next = [&] { return segment_behind(segment, size); };
+    postgres::put_tablespaces_in_place(bytes, neighbours);
+  }
+
+  std::optional<base::Bytes> segment_before(Segment segment, SegmentSize size) const {
+    if (segment.number == 0) return std::nullopt;
+    const WalCoverage coverage(archive_, size);
+    const auto history = coverage.history(segment.timeline);
+    const auto before = history ? coverage.segment_for(*history, segment.number - 1) : std::nullopt;
+    return before ? archive_.get(postgres::file_name(*before, size)) : std::nullopt;
+  }
+
+  /// On its own timeline, or on one that goes on from there: a record that began on one ends with
+  /// the same bytes on all that have it.
+  std::optional<base::Bytes> segment_behind(Segment segment, SegmentSize size) const {
+    const std::string next = postgres::file_name({segment.timeline, segment.number + 1}, size);
+    if (auto bytes = archive_.get(next)) return bytes;
+    const repository::WalSlices slices = archive_.slices();
+    if (const auto first = slices.first(next)) {
+      base::Bytes bytes = slices.assemble(next, *first).bytes;
+      bytes.resize(size.bytes);
+      return bytes;
+    }
+    const WalCoverage coverage(archive_, size);
+    for (const postgres::Timeline timeline : coverage.timelines()) {
+      const auto history = coverage.history(timeline);
+      if (!history || !history->contains(segment.timeline)) continue;
+      if (auto bytes = archive_.get(postgres::file_name({timeline, segment.number + 1}, size))) {
+        return bytes;
+      }
+    }
+    return std::nullopt;
   }
 
   bool take_from_spool() {

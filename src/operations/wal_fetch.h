@@ -31,6 +31,10 @@ struct FetchRequest {
   /// Only what is stored whole: another repository may have what this one has in part. Then
   /// "false" proves nothing.
   bool complete_only = false;
+  /// For a restored directory: tablespaces that the WAL makes come into it, not to where they were
+  /// made first, and may be in use (postgres/tablespaces_in_place.h). What is stored stays as it
+  /// is.
+  bool tablespaces_in_place = false;
 };
 
 /// Takes the file from what was fetched ahead, if it is there and more is: without asking any
