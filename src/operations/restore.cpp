@@ -8,6 +8,7 @@
 #include "mount/fuse_mount.h"
 #include "operations/instant_mount.h"
 #include "operations/recovery_files.h"
+#include "operations/replay_survey.h"
 #include "postgres/control_file.h"
 
 namespace holdfast::operations {
@@ -95,6 +96,7 @@ class RestoreRun {
     const base::Timestamp begun = base::now();
     check_directory(directory_, options_.delta);
     map_ = backups_.read_map(plan_.backup.id);
+    limits_ = survey_replay(site_, plan_, map_, options_.workers).limits;
     place_tablespaces();
     const bool was_empty = holds_nothing(directory_);
     try {
@@ -106,8 +108,8 @@ class RestoreRun {
             restore_files(site_.repository, backups_, map_,
                           {directory_, tablespaces_, options_.delta, options_.workers}, progress_);
       }
-      write_recovery_files(site_, plan_, map_,
-                           {directory_, seen_tablespaces(), options_.action, instant_});
+      configuration_ = write_recovery_files(
+          site_, plan_, map_, {directory_, seen_tablespaces(), options_.action, instant_, limits_});
       if (options_.durable) make_durable();
       finish();
     } catch (...) {
@@ -118,6 +120,8 @@ class RestoreRun {
     RestoreOutcome outcome{std::move(plan_), directory_,          files_,
                            instant_,         base::now() - begun, std::move(notes_)};
     outcome.notes.insert(outcome.notes.end(), outcome.plan.notes.begin(), outcome.plan.notes.end());
+    outcome.notes.insert(outcome.notes.end(), configuration_.notes.begin(),
+                         configuration_.notes.end());
     return outcome;
   }
 
@@ -139,6 +143,8 @@ class RestoreRun {
   repository::BackupMap map_;
   std::map<std::string, path> tablespaces_;
   RestoreFilesResult files_;
+  postgres::ServerLimits limits_;
+  RestoredConfiguration configuration_;
   bool instant_ = false;
   std::vector<std::string> notes_;
 };
