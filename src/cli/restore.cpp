@@ -7,6 +7,7 @@
 #include "base/workers.h"
 #include "cli/command.h"
 #include "operations/repositories.h"
+#include "operations/start_command.h"
 
 namespace holdfast::cli {
 
@@ -30,7 +31,8 @@ void print_instant(const operations::RestoreOutcome& outcome) {
   const std::string directory = outcome.directory.string();
   std::cout << fmt::format(
       "Mounted backup {0} at {1} in {2}: {3} in {4} files, all there at once.\n"
-      "Start the server on it (pg_ctl -D {1} start); it will recover to {5} on timeline {6}.\n"
+      "Start the server on it; it will recover to {5} on timeline {6}:\n"
+      "  {8}\n"
       "{7}"
       "The rest of the data comes in the background: `holdfast mount {1} --status` tells how far\n"
       "it is. After a reboot `holdfast mount {1}` goes on; when all is there `holdfast settle "
@@ -39,22 +41,23 @@ void print_instant(const operations::RestoreOutcome& outcome) {
       outcome.plan.backup.id.text, directory, base::to_string_short(outcome.duration),
       base::size_text(outcome.files.bytes), outcome.files.files,
       operations::to_string(outcome.plan.target), outcome.plan.history.timeline().value,
-      not_archiving);
+      not_archiving, operations::start_command(outcome.directory));
 }
 
 void print(const operations::RestoreOutcome& outcome) {
   if (outcome.instant) return print_instant(outcome);
   std::cout << fmt::format(
       "Restored backup {} into {} in {}: {} in {} files{}\n"
-      "Start the server on it (pg_ctl -D {} start); it will recover to {} on timeline {}.\n{}",
+      "Start the server on it; it will recover to {} on timeline {}:\n"
+      "  {}\n{}",
       outcome.plan.backup.id.text, outcome.directory.string(),
       base::to_string_short(outcome.duration), base::size_text(outcome.files.bytes),
       outcome.files.files,
       outcome.files.written < outcome.files.bytes
           ? fmt::format(" ({} written)", base::size_text(outcome.files.written))
           : "",
-      outcome.directory.string(), operations::to_string(outcome.plan.target),
-      outcome.plan.history.timeline().value, not_archiving);
+      operations::to_string(outcome.plan.target), outcome.plan.history.timeline().value,
+      operations::start_command(outcome.directory), not_archiving);
 }
 
 void restore(const Invocation& invocation, Options& options) {
@@ -82,6 +85,7 @@ void restore(const Invocation& invocation, Options& options) {
                           {"written_bytes", outcome->files.written},
                           {"removed_files", outcome->files.removed},
                           {"instant", outcome->instant},
+                          {"start", operations::start_command(outcome->directory)},
                           {"duration_ms", outcome->duration.count() / 1000},
                           {"notes", outcome->notes}});
 }

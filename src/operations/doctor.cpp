@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "base/cage.h"
 #include "base/error.h"
@@ -10,10 +12,11 @@
 #include "operations/recovery_files.h"
 #include "operations/recovery_window.h"
 #include "operations/source.h"
+#include "operations/source_configuration.h"
 #include "operations/systems.h"
 #include "postgres/administration.h"
 #include "postgres/data_directory.h"
-#include "postgres/recovery_settings.h"
+#include "postgres/neutral_settings.h"
 #include "postgres/replication.h"
 
 namespace holdfast::operations {
@@ -22,6 +25,17 @@ namespace {
 
 using base::Error;
 using Level = Finding::Level;
+
+/// Is this `holdfast wal fetch`, as a restore sets it?
+bool is_ours_to_fetch(const std::string& command) {
+  return command.find("holdfast") != std::string::npos &&
+         command.find("wal fetch") != std::string::npos;
+}
+
+/// Without archive_mode the server does not tell its archive_command.
+bool waits_for_restart(const postgres::SettingState& state) {
+  return state.pending_restart || state.value == "(disabled)";
+}
 
 /// One look at everything.
 class Doctor {
@@ -66,6 +80,11 @@ class Doctor {
   void look_at_archiver(postgres::Session& session);
   void want(postgres::Session& session, const std::string& name, const std::string& value,
             bool is_right, const std::string& why, bool needs_restart);
+  void read_back(postgres::Session& session);
+  void look_at_finished_recovery(postgres::Session& session);
+  void clear_recovery_setting(postgres::Session& session, const std::string& name,
+                              const std::string& neutral);
+  void look_at_configuration(postgres::Session& session);
   void look_at_repository();
   void look_at_backups(const Site& site, const std::string& system);
 
@@ -73,6 +92,12 @@ class Doctor {
   const ClusterConfiguration& cluster_;
   bool fix_;
   Diagnosis diagnosis_;
+  struct Set {
+    std::string name;
+    std::string value;
+    bool needs_restart = false;
+  };
+  std::vector<Set> set_;  ///< by us
 };
 
 void Doctor::look_at_data_directory() {
@@ -126,24 +151,135 @@ void Doctor::look_at_server() {
                                 session.version_number() % 10000));
   look_at_settings(session);
   look_at_archiver(session);
+  look_at_configuration(session);
+}
+
+/// What a restored server will lack.
+void Doctor::look_at_configuration(postgres::Session& session) {
+  for (const std::string& lack : read_source_configuration(cluster_, session).lacks) {
+    note(Level::warning, lack);
+  }
 }
 
 void Doctor::want(postgres::Session& session, const std::string& name, const std::string& value,
                   bool is_right, const std::string& why, bool needs_restart) {
-  const std::string now = session.setting(name).value_or("unknown");
+  const postgres::SettingState now = postgres::setting_state(session, name);
   if (is_right) {
-    note(Level::good, fmt::format("{} = {}", name, now));
+    note(Level::good, fmt::format("{} = {}", name, now.value));
+    return;
+  }
+  const std::string found =
+      fmt::format("{} = {}: {}", name, now.value.empty() ? "''" : now.value, why);
+  if (now.source == "command line" || now.source == "environment variable") {
+    // No file wins over it.
+    note(
+        Level::bad, fmt::format("{} (it is set on the server's {})", found, now.source),
+        fmt::format("take it away there: the server's unit, pg_ctl.conf or container; then {} = {}",
+                    name, postgres::quote_setting(value)));
+    return;
+  }
+  const postgres::FileSettings files = postgres::is_superuser(session)
+                                           ? postgres::file_settings(session, name)
+                                           : postgres::FileSettings{};
+  if (waits_for_restart(now) && (files.automatic ? files.automatic : files.other) == value) {
+    note(Level::bad, found, "it is set in the files: restart the server");
+    diagnosis_.restart_needed = true;
     return;
   }
   if (!fix_) {
-    note(Level::bad, fmt::format("{} = {}: {}", name, now.empty() ? "''" : now, why),
+    note(Level::bad, found,
          fmt::format("ALTER SYSTEM SET {} = {}{}, or `holdfast doctor --fix`", name,
                      postgres::quote_setting(value), needs_restart ? " and restart" : ""));
     return;
   }
   postgres::alter_system(session, name, value);
-  diagnosis_.fixed.push_back(fmt::format("{} = {}", name, value));
-  diagnosis_.restart_needed = diagnosis_.restart_needed || needs_restart;
+  set_.push_back({name, value, needs_restart});
+}
+
+/// What was set is true only once the server says so.
+void Doctor::read_back(postgres::Session& session) {
+  if (set_.empty()) return;
+  postgres::reload(session);
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  for (const Set& each : set_) {
+    postgres::SettingState now;
+    const auto took = [&] {
+      // Another session: this one may have what its database or role is given.
+      postgres::Session fresh(cluster_.connection);
+      now = postgres::setting_state(fresh, each.name);
+      return now.value == each.value ||
+             (waits_for_restart(now) &&
+              postgres::file_settings(fresh, each.name).automatic == each.value);
+    };
+    while (!took() && std::chrono::steady_clock::now() < limit) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    if (took()) {
+      diagnosis_.fixed.push_back(fmt::format("{} = {}", each.name, each.value));
+      diagnosis_.restart_needed = diagnosis_.restart_needed || now.value != each.value;
+      continue;
+    }
+    const std::string errors = postgres::file_errors(session);
+    note(Level::bad,
+         fmt::format("{} = {} was set, but the server goes on with {}{}{}", each.name, each.value,
+                     now.value.empty() ? "''" : now.value,
+                     now.source.empty() ? "" : ", from its " + now.source,
+                     now.file.empty() ? "" : " " + now.file),
+         errors.empty() ? "take it away there" : "the server does not read its files: " + errors);
+  }
+}
+
+/// Of a recovery that is over nothing must stay that leads the recovery of a standby which is made
+/// from this server: pg_basebackup takes its settings along.
+void Doctor::look_at_finished_recovery(postgres::Session& session) {
+  if (session.in_recovery()) return;
+  const auto left = postgres::recovery_targets(session);
+  if (left.empty()) return;
+  std::string all;
+  for (const std::string& each : left) all += (all.empty() ? "" : ", ") + each;
+  const std::string what = fmt::format(
+      "settings of a finished recovery are left, so standbys made from this server do not work: {}",
+      all);
+  if (!fix_) {
+    note(Level::bad, what, "`holdfast doctor --fix` takes them away");
+    return;
+  }
+  auto names = postgres::neutral_recovery_settings(session.major_version());
+  // What tells that there is something to do goes last.
+  std::ranges::stable_partition(
+      names, [](const auto& each) { return !each.first.starts_with("recovery_target"); });
+  for (const auto& [name, neutral] : names) clear_recovery_setting(session, name, neutral);
+  postgres::reload(session);
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  std::vector<std::string> still;
+  do {
+    postgres::Session fresh(cluster_.connection);
+    still = postgres::recovery_targets(fresh);
+  } while (!still.empty() && std::chrono::steady_clock::now() < limit);
+  if (still.empty()) {
+    diagnosis_.fixed.push_back("settings of the finished recovery are gone");
+    return;
+  }
+  const std::string errors = postgres::file_errors(session);
+  note(Level::bad, what,
+       errors.empty() ? "they are set on the server's command line: take them away there"
+                      : "the server does not read its files: " + errors);
+}
+
+void Doctor::clear_recovery_setting(postgres::Session& session, const std::string& name,
+                                    const std::string& neutral) {
+  const postgres::FileSettings files = postgres::file_settings(session, name);
+  const bool is_target = name.starts_with("recovery_target");
+  if (is_target && files.other && *files.other != neutral) {
+    // It is in a file that is not ours to edit.
+    if (files.automatic != neutral) postgres::alter_system(session, name, neutral);
+    return;
+  }
+  // A value that somebody set since stays, unless it leads recovery.
+  const bool is_ours =
+      files.automatic && (is_target || *files.automatic == neutral ||
+                          (name == "restore_command" && is_ours_to_fetch(*files.automatic)));
+  if (is_ours) postgres::reset_system_setting(session, name);
 }
 
 void Doctor::look_at_settings(postgres::Session& session) {
@@ -171,7 +307,8 @@ void Doctor::look_at_settings(postgres::Session& session) {
   } else {
     look_at_archiving(session, mode, pushes);
   }
-  if (!diagnosis_.fixed.empty()) postgres::reload(session);
+  read_back(session);
+  look_at_finished_recovery(session);
 }
 
 /// Does `wal receive` read from its slot just now?

@@ -3,12 +3,13 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/error.h"
 #include "base/process.h"
 #include "operations/restore_files.h"
 #include "postgres/backup_label.h"
-#include "postgres/recovery_settings.h"
+#include "postgres/neutral_settings.h"
 
 namespace holdfast::operations {
 
@@ -59,56 +60,95 @@ int in_place_version(int server_version) {
   return server_version >= 140000 ? 140005 : 130008;
 }
 
-postgres::Settings recovery_settings(const Site& site, const RestorePlan& plan,
-                                     const RecoveryFilesRequest& request) {
-  postgres::Settings settings;
-  if (request.mounted && plan.backup.server_version >= 140000) {
-    settings.emplace_back(mounted_setting, "syncfs");
-  }
-  // So that replay goes on if it comes upon one that `wal fetch` had it make.
-  if (plan.backup.server_version >= in_place_version(plan.backup.server_version)) {
-    settings.emplace_back("allow_in_place_tablespaces", "on");
-  }
-  settings.emplace_back("archive_mode", "off");
-  const bool to_target = !plan.replay_everything && plan.target.kind != Kind::latest;
-  settings.emplace_back("restore_command",
-                        restore_command(site, plan.backup.place.system_id, to_target));
-  settings.emplace_back("recovery_target_timeline", std::to_string(plan.history.timeline().value));
-  if (!to_target) return settings;
+/// The target, or none.
+postgres::Settings target_settings(const RestorePlan& plan) {
   switch (plan.target.kind) {
     case Kind::latest:
       break;
     case Kind::immediate:
-      settings.emplace_back("recovery_target", "immediate");
-      break;
+      return {{"recovery_target", "immediate"}};
     case Kind::time: {
       std::string time = base::to_iso(plan.target.time);
       time.back() = '+';  // "Z" as an offset, which every PostgreSQL reads
-      settings.emplace_back("recovery_target_time", time + "00");
-      break;
+      return {{"recovery_target_time", time + "00"}};
     }
     case Kind::lsn:
-      settings.emplace_back("recovery_target_lsn", postgres::to_string(plan.target.lsn));
-      break;
+      return {{"recovery_target_lsn", postgres::to_string(plan.target.lsn)}};
     case Kind::transaction:
-      settings.emplace_back("recovery_target_xid", std::to_string(plan.target.transaction));
-      break;
+      return {{"recovery_target_xid", std::to_string(plan.target.transaction)}};
     case Kind::name:
-      settings.emplace_back("recovery_target_name", plan.target.name);
-      break;
+      return {{"recovery_target_name", plan.target.name}};
   }
-  settings.emplace_back("recovery_target_inclusive", plan.target.inclusive ? "on" : "off");
-  settings.emplace_back("recovery_target_action", request.action);
+  return {};
+}
+
+/// What must be set for a server with these settings, so that it can replay WAL with such limits.
+postgres::Settings raised_limits(const std::map<std::string, std::string>& settings,
+                                 const postgres::ServerLimits& limits) {
+  struct Limit {
+    const char* name;
+    std::uint32_t wanted;
+    std::uint32_t otherwise;  ///< the server's default
+  };
+  postgres::Settings raised;
+  for (const Limit& limit :
+       {Limit{"max_connections", limits.max_connections, 100},
+        Limit{"max_worker_processes", limits.max_worker_processes, 8},
+        Limit{"max_wal_senders", limits.max_wal_senders, 10},
+        Limit{"max_prepared_transactions", limits.max_prepared_transactions, 0},
+        Limit{"max_locks_per_transaction", limits.max_locks_per_transaction, 64}}) {
+    std::uint32_t has = limit.otherwise;
+    if (const auto found = settings.find(limit.name); found != settings.end()) {
+      // A form that we do not read (0x40) counts as too little: then the limit is set, no harm.
+      const std::string& text = found->second;
+      const auto read = std::from_chars(text.data(), text.data() + text.size(), has);
+      if (read.ec != std::errc() || read.ptr != text.data() + text.size()) has = 0;
+    }
+    if (limit.wanted > has) raised.emplace_back(limit.name, std::to_string(limit.wanted));
+  }
+  return raised;
+}
+
+postgres::Settings recovery_settings(const Site& site, const RestorePlan& plan,
+                                     const RecoveryFilesRequest& request,
+                                     const RestoredConfiguration& configuration) {
+  postgres::Settings settings;
+  if (request.mounted && plan.backup.server_version >= 140000) {
+    settings.emplace_back(mounted_setting, "syncfs");
+  }
+  const bool to_target = !plan.replay_everything && plan.target.kind != Kind::latest;
+  // The target comes last: the server refuses one target after another, but not after an empty one.
+  for (auto& each : postgres::neutral_recovery_settings(plan.backup.server_version / 10000)) {
+    settings.push_back(std::move(each));
+  }
+  const auto set = [&](const std::string& name, std::string value) {
+    std::erase_if(settings, [&](const auto& each) { return each.first == name; });
+    settings.emplace_back(name, std::move(value));
+  };
+  // So that replay goes on if it comes upon one that `wal fetch` had it make.
+  if (plan.backup.server_version >= in_place_version(plan.backup.server_version)) {
+    set("allow_in_place_tablespaces", "on");
+  }
+  set("archive_mode", "off");
+  set("restore_command", restore_command(site, plan.backup.place.system_id, to_target));
+  set("recovery_target_timeline", std::to_string(plan.history.timeline().value));
+  for (auto& each : raised_limits(configuration.settings, request.limits)) {
+    settings.push_back(std::move(each));
+  }
+  if (!to_target) return settings;
+  set("recovery_target_inclusive", plan.target.inclusive ? "on" : "off");
+  set("recovery_target_action", request.action);
+  for (auto& [name, value] : target_settings(plan)) set(name, value);
   return settings;
 }
 
 void write_settings(const Site& site, const RestorePlan& plan, const RecoveryFilesRequest& request,
-                    const std::string& owner) {
+                    const RestoredConfiguration& configuration, const std::string& owner) {
   const path file = request.directory / "postgresql.auto.conf";
   const auto before = base::read_file(file);
   const std::string edited = postgres::edit_settings(
       before ? base::text(*before) : "", postgres::recovery_setting_names(),
-      recovery_settings(site, plan, request),
+      recovery_settings(site, plan, request, configuration),
       fmt::format("Written by holdfast restore of backup {}", plan.backup.id.text));
   write_file(file, edited, owner);
   write_file(request.directory / "recovery.signal", "", owner);
@@ -125,41 +165,6 @@ void write_tablespace_map(const repository::BackupMap& map, const RecoveryFilesR
   }
   write_file(request.directory / "tablespace_map", postgres::write_tablespace_map(tablespaces),
              owner);
-}
-
-/// Configuration from outside goes below holdfast.config; if the directory has no postgresql.conf
-/// of its own it gets one that includes it, so that the server can be started from this directory
-/// alone.
-void write_outside_configuration(const repository::BackupMap& map, const path& directory,
-                                 const std::string& owner) {
-  const path copies = directory / "holdfast.config";
-  for (const repository::Attachment& attachment : map.attachments) {
-    if (!attachment.name.starts_with("config/")) continue;
-    const path name = copies / attachment.name.substr(7);
-    base::make_directories(name.parent_path());
-    for (path up = name.parent_path(); up != directory; up = up.parent_path()) give_to(up, owner);
-    write_file(name, base::text(attachment.content), owner);
-  }
-  const repository::Attachment* main = map.attachment("config_file");
-  if (main == nullptr || base::status_of(directory / "postgresql.conf")) return;
-  const auto copy_of = [&](const repository::Attachment& which) {
-    return "holdfast.config" + std::string(base::text(which.content));
-  };
-  const auto quoted = [](const std::string& text) { return postgres::quote_setting(text); };
-  std::string text = fmt::format(
-      "# Written by holdfast restore: the source kept its configuration outside of its data\n"
-      "# directory. It is copied below holdfast.config, and used from there.\n"
-      "include = {}\n"
-      "data_directory = {}\n"
-      "external_pid_file = ''\n",
-      quoted(copy_of(*main)), quoted(directory.string()));
-  for (const char* name : {"hba_file", "ident_file"}) {
-    const repository::Attachment* which = map.attachment(name);
-    if (which != nullptr) {
-      text += fmt::format("{} = {}\n", name, quoted((directory / copy_of(*which)).string()));
-    }
-  }
-  write_file(directory / "postgresql.conf", text, owner);
 }
 
 }  // namespace
@@ -182,13 +187,15 @@ std::string restore_command(const Site& site, const std::string& system_id, bool
       site.cluster.name, system_id, to_target ? " --to-target" : "", repositories);
 }
 
-void write_recovery_files(const Site& site, const RestorePlan& plan,
-                          const repository::BackupMap& map, const RecoveryFilesRequest& request) {
+RestoredConfiguration write_recovery_files(const Site& site, const RestorePlan& plan,
+                                           const repository::BackupMap& map,
+                                           const RecoveryFilesRequest& request) {
   const std::string owner = owner_of_directory(map);
   write_file(request.directory / "backup_label", required_attachment(map, "backup_label"), owner);
   write_tablespace_map(map, request, owner);
-  write_settings(site, plan, request, owner);
-  write_outside_configuration(map, request.directory, owner);
+  RestoredConfiguration configuration = place_configuration(map, request.directory, owner);
+  write_settings(site, plan, request, configuration, owner);
+  return configuration;
 }
 
 }  // namespace holdfast::operations

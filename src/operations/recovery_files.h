@@ -1,12 +1,18 @@
 #pragma once
 
 // The files that tell a restored server to recover: backup_label, tablespace_map, recovery.signal,
-// settings, and configuration that the source kept outside of its data directory.
+// and settings, in a configuration that stands on its own (restored_configuration.h).
+//
+// Every setting that steers recovery is written, as it is by default where nothing is meant, so
+// that what the source had in other files cannot bend it. `doctor --fix` and `recover` take them
+// away once recovery is over. Limits that replay needs stay: standbys need them, too.
 
 #include <map>
 #include <string>
 
 #include "operations/restore_plan.h"
+#include "operations/restored_configuration.h"
+#include "postgres/replay_record.h"
 #include "repository/page_map.h"
 
 namespace holdfast::operations {
@@ -17,13 +23,16 @@ struct RecoveryFilesRequest {
   std::string action;
   /// The directory is an instant restore: a starting server must not open every file to sync it.
   bool mounted = false;
+  /// That the server must have, or replay pauses for ever.
+  postgres::ServerLimits limits;
 };
 /// What is set in postgresql.auto.conf for that, and not meant to stay.
 constexpr std::string_view mounted_setting = "recovery_init_sync_method";
 
 /// Writes them into a restored directory. Not synced: the restore syncs all at once.
-void write_recovery_files(const Site& site, const RestorePlan& plan,
-                          const repository::BackupMap& map, const RecoveryFilesRequest& request);
+RestoredConfiguration write_recovery_files(const Site& site, const RestorePlan& plan,
+                                           const repository::BackupMap& map,
+                                           const RecoveryFilesRequest& request);
 
 /// Who the data directory belonged to, "user:group".
 std::string owner_of_directory(const repository::BackupMap& map);

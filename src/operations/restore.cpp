@@ -115,8 +115,8 @@ class RestoreRun {
                                progress_);
       }
       link_replayed();
-      write_recovery_files(site_, plan_, map_,
-                           {directory_, seen_tablespaces(), options_.action, instant_});
+      configuration_ = write_recovery_files(
+          site_, plan_, map_, {directory_, seen_tablespaces(), options_.action, instant_, limits_});
       if (options_.durable) make_durable();
       finish();
     } catch (...) {
@@ -127,6 +127,8 @@ class RestoreRun {
     RestoreOutcome outcome{std::move(plan_), directory_,          files_,
                            instant_,         base::now() - begun, std::move(notes_)};
     outcome.notes.insert(outcome.notes.end(), outcome.plan.notes.begin(), outcome.plan.notes.end());
+    outcome.notes.insert(outcome.notes.end(), configuration_.notes.begin(),
+                         configuration_.notes.end());
     return outcome;
   }
 
@@ -154,6 +156,8 @@ class RestoreRun {
   TablespacePlaces places_;
   std::vector<base::Fd> claimed_;  ///< what it writes to, locked
   RestoreFilesResult files_;
+  postgres::ServerLimits limits_;
+  RestoredConfiguration configuration_;
   bool instant_ = false;
   std::vector<std::string> notes_;
 };
@@ -192,7 +196,6 @@ void RestoreRun::check_system() const {
 /// Those that WAL makes up to the target come below the restored directory without a place of
 /// their own if they are dropped again, or if that was asked for.
 void RestoreRun::survey() {
-  if (options_.replayed == RestoreOptions::Replayed::in_place) return;
   progress_.begin("reading WAL", 0);
   ReplaySurvey found;
   try {
@@ -202,6 +205,8 @@ void RestoreRun::survey() {
     // Replay will not get past that either; what it makes before comes into the directory itself.
     notes_.push_back("the WAL up to the target cannot be read: " + error.message());
   }
+  limits_ = found.limits;
+  if (options_.replayed == RestoreOptions::Replayed::in_place) return;
   std::map<std::string, std::string> made;
   for (const postgres::TablespaceRecord& record : found.tablespaces) {
     const std::string link = fmt::format("pg_tblspc/{}", record.oid);

@@ -1,6 +1,7 @@
 #include "operations/source.h"
 
 #include "base/error.h"
+#include "operations/source_configuration.h"
 #include "postgres/administration.h"
 #include "postgres/data_directory.h"
 
@@ -19,48 +20,6 @@ void check_version(postgres::Session& session) {
   if (major >= oldest_major && major <= newest_major) return;
   base::fail(Code::unsupported, "cannot back up PostgreSQL {}: versions {} to {} are known", major,
              oldest_major, newest_major);
-}
-
-/// Configuration files by absolute path, without those inside the data directory.
-std::vector<repository::Attachment> outside_configuration(const ClusterConfiguration& cluster,
-                                                          postgres::Session& session,
-                                                          std::vector<std::string>& warnings) {
-  std::vector<repository::Attachment> files;
-  const bool agentless = cluster.data_directory.empty();
-  std::string inside = cluster.data_directory.string() + "/";
-  if (agentless) {
-    try {
-      inside = session.setting("data_directory").value_or("") + "/";
-    } catch (const Error& error) {
-      if (error.code() != Code::permission) throw;
-      warnings.push_back(
-          "could not see where the server keeps its configuration; what is outside of its data "
-          "directory is not in the backup: GRANT pg_read_all_settings, pg_read_server_files");
-      return files;
-    }
-  }
-  const auto read = [&](const std::string& path) {
-    if (!agentless) return base::read_file(path);
-    auto content = postgres::read_server_file(session, path);
-    if (!content) {
-      warnings.push_back(
-          fmt::format("could not read \"{}\" through the server, so the backup lacks it: GRANT "
-                      "pg_read_server_files, or keep a copy of it",
-                      path));
-    }
-    return content;
-  };
-  for (const std::string& each : postgres::configuration_files(session)) {
-    const std::string path = base::fs::path(each).lexically_normal().string();
-    if (path.starts_with(inside)) continue;
-    if (auto content = read(path)) files.push_back({"config" + path, *std::move(content)});
-  }
-  if (files.empty()) return files;
-  for (const char* name : {"config_file", "hba_file", "ident_file"}) {
-    const std::string path = session.setting(name).value_or("");
-    if (!path.starts_with(inside)) files.push_back({name, base::copy(base::view(path))});
-  }
-  return files;
 }
 
 }  // namespace
@@ -105,7 +64,9 @@ Source examine_source(const Site& site, postgres::Session& session) {
   }
   source.version_directory =
       fmt::format("PG_{}_{}", session.major_version(), source.control.catalog_version);
-  source.configuration_files = outside_configuration(site.cluster, session, source.warnings);
+  SourceConfiguration configuration = read_source_configuration(site.cluster, session);
+  source.configuration_files = std::move(configuration.attachments);
+  source.warnings = std::move(configuration.lacks);
   return source;
 }
 

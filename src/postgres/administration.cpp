@@ -15,15 +15,51 @@ Lsn lsn_value(const std::string& text) {
 
 }  // namespace
 
-std::vector<std::string> configuration_files(Session& session) {
-  std::vector<std::string> files;
+SettingState setting_state(Session& session, const std::string& name) {
   const Rows rows = session.query(
-      "SELECT DISTINCT f FROM ("
-      "SELECT sourcefile AS f FROM pg_settings UNION ALL "
-      "SELECT setting FROM pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file')"
-      ") AS files WHERE f LIKE '/%' ORDER BY f");
-  for (const Row& row : rows) files.push_back(*row.at(0));
-  return files;
+      "SELECT current_setting(name), source, coalesce(sourcefile || ':' || sourceline, ''), "
+      "pending_restart FROM pg_settings WHERE name = $1",
+      {name});
+  if (rows.empty()) return {};
+  const Row& row = rows.front();
+  return {row.at(0).value_or(""), row.at(1).value_or(""), row.at(2).value_or(""), row.at(3) == "t"};
+}
+
+FileSettings file_settings(Session& session, const std::string& name) {
+  FileSettings found;
+  for (const Row& row : session.query(
+           "SELECT sourcefile LIKE '%/postgresql.auto.conf', setting FROM pg_file_settings "
+           "WHERE name = $1 ORDER BY seqno",
+           {name})) {
+    (row.at(0) == "t" ? found.automatic : found.other) = row.at(1);
+  }
+  return found;
+}
+
+std::string file_errors(Session& session) {
+  return session.value(
+      "SELECT coalesce(string_agg(coalesce(sourcefile || ':' || sourceline || ': ', '') || error, "
+      "'; '), '') FROM pg_file_settings WHERE error IS NOT NULL "
+      "AND error <> 'setting could not be applied'");
+}
+
+std::vector<std::string> recovery_targets(Session& session) {
+  std::vector<std::string> found;
+  for (const Row& row : session.query(
+           "SELECT name || ' = ' || quote_literal(setting) || "
+           "coalesce(' (' || sourcefile || ':' || sourceline || ')', '') "
+           "FROM pg_settings WHERE name LIKE 'recovery\\_target%' AND setting <> boot_val "
+           "AND name NOT IN ('recovery_target_action', 'recovery_target_inclusive') "
+           "AND NOT pending_restart ORDER BY name")) {
+    found.push_back(row.at(0).value_or(""));
+  }
+  return found;
+}
+
+Rows settings_on_command_line(Session& session) {
+  return session.query(
+      "SELECT name, current_setting(name) FROM pg_settings WHERE source = 'command line' "
+      "ORDER BY name");
 }
 
 ControlFile control_data(Session& session) {
@@ -57,14 +93,18 @@ base::Timestamp replayed_until(Session& session) {
       "1000000)::bigint FROM pg_control_checkpoint()"))));
 }
 
-std::optional<base::Bytes> read_server_file(Session& session, const std::string& path) {
-  try {
-    return base::from_hex(
-        session.value("SELECT encode(pg_read_binary_file($1::text), 'hex')", {path}));
-  } catch (const base::Error& error) {
-    if (error.code() == base::Code::unreachable) throw;
-    return std::nullopt;
-  }
+base::Bytes read_server_file(Session& session, const std::string& path) {
+  return base::from_hex(
+      session.value("SELECT encode(pg_read_binary_file($1::text), 'hex')", {path}));
+}
+
+std::vector<std::string> server_directory_names(Session& session, const std::string& directory) {
+  std::vector<std::string> names;
+  const Rows rows = session.query(
+      "SELECT name FROM pg_ls_dir($1::text) AS names (name) ORDER BY name COLLATE \"C\"",
+      {directory});
+  for (const Row& row : rows) names.push_back(row.at(0).value_or(""));
+  return names;
 }
 
 void alter_system(Session& session, const std::string& name, const std::string& value) {

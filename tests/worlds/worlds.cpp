@@ -11,8 +11,6 @@ namespace holdfast::tests::worlds {
 
 namespace {
 
-constexpr const char* empty_include = "an include_dir that is empty is not there (row 4)";
-
 /// Production's tablespaces are where they were, and must not be written to.
 const Refusal occupied{base::Code::refused, "--tablespace"};
 
@@ -209,10 +207,7 @@ const std::vector<World>& all_worlds() {
        .plan = [](Life& life) { life.major = 17; },
        .configured = [](Life& life) { life.add_settings("summarize_wal = on"); }},
       {.name = "debian", .needs_root = true, .plan = [](Life& life) { life.debian = true; }},
-      {.name = "split",
-       .in_short_suite = true,
-       .configured = split,
-       .known = {{"restore", empty_include}, {"drill", empty_include}, {"extract", empty_include}}},
+      {.name = "split", .in_short_suite = true, .configured = split},
       {.name = "absolute", .configured = absolute},
       {.name = "includes", .configured = includes},
       {.name = "certificates", .configured = certificates},
