@@ -12,6 +12,7 @@
 #include "operations/source.h"
 #include "operations/systems.h"
 #include "postgres/administration.h"
+#include "postgres/connection_string.h"
 #include "postgres/data_directory.h"
 #include "postgres/recovery_settings.h"
 #include "postgres/replication.h"
@@ -30,7 +31,7 @@ class Doctor {
       : configuration_(configuration), cluster_(cluster), fix_(fix) {}
 
   Diagnosis run() {
-    note(Level::good, "configuration " + configuration_.path.string());
+    look_at_configuration();
     if (agentless()) {
       attempt([this] { look_at_replication(); });
     } else {
@@ -54,6 +55,7 @@ class Doctor {
     diagnosis_.findings.attempt(look);
   }
 
+  void look_at_configuration();
   void look_at_data_directory();
   void look_at_replication();
   void look_at_checksums(const postgres::ControlFile& control);
@@ -74,6 +76,18 @@ class Doctor {
   bool fix_;
   Diagnosis diagnosis_;
 };
+
+void Doctor::look_at_configuration() {
+  note(Level::good, "configuration " + configuration_.path.string());
+  const bool secret = std::ranges::any_of(
+      configuration_.clusters,
+      [](const ClusterConfiguration& each) { return postgres::holds_secret(each.connection); });
+  const auto status = base::status_of(configuration_.path);
+  if (!secret || !status || (status->st_mode & S_IROTH) == 0) return;
+  note(Level::bad,
+       fmt::format("{} holds a password and everybody can read it", configuration_.path.string()),
+       fmt::format("chmod o= {}, and change the password", configuration_.path.string()));
+}
 
 void Doctor::look_at_data_directory() {
   const std::string directory = cluster_.data_directory.string();
