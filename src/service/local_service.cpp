@@ -28,10 +28,23 @@ base::Command shell(const LocalServiceOptions& options) {
   return command;
 }
 
+/// We may be killed so that nothing of ours runs any more. Then the kernel tells this one, which
+/// lives in a group of its own and kills the other.
+base::Command guard_of(pid_t group) {
+  base::Command command;
+  command.argv = {"/bin/sh", "-c",
+                  fmt::format("trap 'kill -s KILL -- -{}; kill -s KILL 0' TERM; "
+                              "while :; do sleep 3600 & wait $!; done",
+                              group)};
+  command.own_group = true;
+  command.signal_when_orphaned = SIGTERM;
+  return command;
+}
+
 }  // namespace
 
 LocalService::LocalService(const LocalServiceOptions& options)
-    : child_(shell(options), options.log) {}
+    : child_(shell(options), options.log), guard_(guard_of(child_.pid()), "/dev/null") {}
 
 LocalService::~LocalService() {
   child_.signal_group(SIGTERM);
@@ -41,6 +54,7 @@ LocalService::~LocalService() {
     // What does not end is killed.
   }
   child_.signal_group(SIGKILL);
+  guard_.signal_group(SIGKILL);
 }
 
 std::string LocalService::wait_until_it_answers(const std::string& url, std::optional<long> status,
