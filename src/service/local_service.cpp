@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -28,16 +29,15 @@ base::Command shell(const LocalServiceOptions& options) {
   return command;
 }
 
-/// We may be killed so that nothing of ours runs any more. Then the kernel tells this one, which
-/// lives in a group of its own and kills the other.
+/// We may be killed so that nothing of ours runs any more. This one, in a group of its own, sees
+/// within a second that it has another parent then, and kills the other.
 base::Command guard_of(pid_t group) {
   base::Command command;
   command.argv = {"/bin/sh", "-c",
-                  fmt::format("trap 'kill -s KILL -- -{}; kill -s KILL 0' TERM; "
-                              "while :; do sleep 3600 & wait $!; done",
-                              group)};
+                  fmt::format("while read -r a b c parent d </proc/$$/stat && "
+                              "[ \"$parent\" = {} ]; do sleep 1; done; kill -s KILL -- -{}",
+                              ::getpid(), group)};
   command.own_group = true;
-  command.signal_when_orphaned = SIGTERM;
   return command;
 }
 
