@@ -23,6 +23,18 @@ bool means_absent(int error_number) {
   return error_number == ENOENT || error_number == ENOTDIR;
 }
 
+/// For reading the whole. Opening a pipe waits for a writer, whom there may never be.
+std::optional<Fd> open_to_read(const fs::path& path) {
+  std::optional<Fd> file = open_if_exists(path, O_RDONLY | O_NONBLOCK);
+  if (!file) return std::nullopt;
+  struct stat status {};
+  if (::fstat(file->get(), &status) != 0) fail_errno(quoted("stat", path), errno);
+  if (S_ISFIFO(status.st_mode)) {
+    throw Error(Code::io, fmt::format("cannot read \"{}\": it is a pipe", path.string()));
+  }
+  return file;
+}
+
 }  // namespace
 
 void Fd::reset() {
@@ -97,7 +109,7 @@ std::uint64_t file_size(const Fd& file, const fs::path& name) {
 }
 
 std::optional<Bytes> read_file(const fs::path& path) {
-  const std::optional<Fd> file = open_if_exists(path, O_RDONLY);
+  const std::optional<Fd> file = open_to_read(path);
   if (!file) return std::nullopt;
   // One byte more shows the end of an ordinary file without another allocation.
   Bytes bytes(file_size(*file, path) + 1);
@@ -118,7 +130,9 @@ Bytes read_existing_file(const fs::path& path) {
 }
 
 MappedFile::MappedFile(const fs::path& path) {
-  const Fd file = open_file(path, O_RDONLY);
+  const std::optional<Fd> opened = open_to_read(path);
+  if (!opened) fail_errno(quoted("open", path), ENOENT);
+  const Fd& file = *opened;
   size_ = file_size(file, path);
   if (size_ == 0) return;
   void* start = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file.get(), 0);

@@ -107,19 +107,19 @@ struct Records {
 };
 
 Records read_records(const Invocation& invocation, const Options& options) {
-  base::fs::path directory = options.records;
+  operations::EvidencePlace place(options.records);
   std::optional<base::Microseconds> every = operations::Objectives().drill_every;
   if (options.records.empty()) {
     const operations::Configuration configuration = invocation.configuration();
-    directory = configuration.drill.evidence;
+    place = operations::evidence_place(configuration.drill);
     every = configuration.objectives.drill_every;
   }
   base::VerifyingKey key =
       options.key.empty()
-          ? operations::key_beside(directory)
+          ? operations::key_beside(place.directory)
           : base::VerifyingKey(base::text(base::read_existing_file(options.key)), options.key);
-  EvidenceReport report = operations::verify_evidence(directory, key);
-  return {std::move(directory), every, std::move(key), std::move(report)};
+  EvidenceReport report = operations::verify_evidence(place, key);
+  return {std::move(place.directory), every, std::move(key), std::move(report)};
 }
 
 void verify(Invocation& invocation, const Options& options) {

@@ -131,6 +131,17 @@ void warn_of(const std::vector<std::string>& problems) {
   }
 }
 
+void warn_of_failures(const std::vector<base::Error>& failures) {
+  constexpr std::size_t most = 20;
+  for (std::size_t i = 0; i < failures.size() && i < most; ++i) {
+    print_warning(failures[i].message());
+  }
+  if (failures.empty()) return;
+  print_warning(fmt::format(
+      "{} of what was to go could not be removed and stays; the next `holdfast expire` tries again",
+      failures.size()));
+}
+
 bool may_go_on(const operations::ExpirePlan& plan, const ExpireOptions& options) {
   if (options.yes) return true;
   if (::isatty(STDIN_FILENO) != 1) {
@@ -177,6 +188,10 @@ void expire(Invocation& invocation, const operations::Configuration& configurati
       done = operations::expire(site, plan, request, progress);
     });
     if (done.problems != plan.problems) warn_of(done.problems);
+    warn_of_failures(done.failures);
+    if (!done.failures.empty()) {
+      invocation.exit_status = base::info(done.failures.front().code()).exit_status;
+    }
     if (!done.problems.empty()) invocation.exit_status = base::info(Code::corrupt).exit_status;
   }
   if (invocation.json) {
@@ -185,8 +200,13 @@ void expire(Invocation& invocation, const operations::Configuration& configurati
     json spared = json::array();
     for (const auto& id : done.spared) spared.push_back(id.text);
     document["dry_run"] = options.dry_run;
-    document["done"] = {
-        {"expired", expired}, {"spared", spared}, {"objects", done.objects}, {"bytes", done.bytes}};
+    json failures = json::array();
+    for (const base::Error& each : done.failures) failures.push_back(each.message());
+    document["done"] = {{"expired", expired},
+                        {"spared", spared},
+                        {"objects", done.objects},
+                        {"bytes", done.bytes},
+                        {"failures", failures}};
     return print_json(invocation, document);
   }
   for (const auto& id : done.spared) {

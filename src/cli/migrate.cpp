@@ -31,7 +31,7 @@ std::string state_of(const operations::JournalEntry& entry) {
   const Migration& migration = entry.migration;
   if (!migration.readable) return "unreadable";
   if (entry.runs) return "running";
-  if (!migration.end) return "cut off";
+  if (!migration.end) return "end unknown";
   return migration.end->status == 0 ? "succeeded"
                                     : fmt::format("failed: {}", migration.end->status);
 }
@@ -74,8 +74,9 @@ void list(Invocation& invocation, const operations::Configuration& configuration
     std::cout << fmt::format("  {} by {}, commit {}\n  backup {}, restore point {} at {}\n",
                              each.program, each.by, each.commit.empty() ? "unknown" : each.commit,
                              each.backup.text, each.restore_point, each.lsn);
-    if (entry.was_cut_off()) {
-      std::cout << "  How it ended is not known; what it began may still run. The way back:\n  "
+    if (entry.has_unknown_end()) {
+      std::cout << "  It was cut off, or its end could not be recorded; what it began may still "
+                   "run. The way back:\n  "
                 << operations::restore_command(configuration, invocation.cluster, each) << "\n";
     }
   }

@@ -155,8 +155,9 @@ void restore(Invocation& invocation, const Options& options) {
   const auto chosen = choose(repositories, invocation, options);
   const auto secrets =
       operations::meant_for(options.target, operations::open_bundle(chosen, options.identity));
-  const auto outcome =
-      operations::restore_secrets(*target, secrets, options.replace, options.dry_run);
+  auto outcome = operations::restore_secrets(*target, secrets, options.replace, options.dry_run);
+  std::ranges::move(operations::left_out(options.target, chosen.info.secrets),
+                    std::back_inserter(outcome.found));
   if (invocation.json) {
     return print_json(invocation, {{"bundle", chosen.info.id},
                                    {"target", outcome.target},
@@ -180,8 +181,9 @@ void verify(Invocation& invocation, const Options& options) {
   const auto repositories = repositories_of(invocation);
   const auto chosen = choose(repositories, invocation, options);
   const auto findings = operations::verify_secrets(*target, chosen, options.target);
-  const bool good = std::ranges::all_of(
-      findings, [](const auto& each) { return each.state == TargetState::same; });
+  const bool good = std::ranges::all_of(findings, [](const auto& each) {
+    return each.state == TargetState::same || each.state == TargetState::left_out;
+  });
   if (!good) invocation.exit_status = base::info(Code::check_failed).exit_status;
   if (invocation.json) {
     return print_json(invocation, {{"bundle", chosen.info.id},
@@ -193,8 +195,11 @@ void verify(Invocation& invocation, const Options& options) {
   for (const auto& each : findings) {
     std::cout << fmt::format("  {:<8} {}\n", operations::name_of(each.state), each.name);
   }
-  std::cout << fmt::format("{} {} what the bundle has.\n", target->describe(),
-                           good ? "has" : "has NOT");
+  std::cout << fmt::format("{} {} what the bundle has{}.\n", target->describe(),
+                           good ? "has" : "has NOT",
+                           findings.front().state == TargetState::left_out
+                               ? ", but for what is left out, which no target is named for"
+                               : "");
 }
 
 void rotate_plan(Invocation& invocation, const Options& options) {

@@ -105,9 +105,27 @@ BackupInfo backup_info(const json& document, const repository::ClusterPlace& pla
   return backup;
 }
 
+namespace {
+
+/// `init` makes the key before the repository. Without one there never was a repository; otherwise
+/// one that is not there is away, and `init` must not make another in its place.
+bool was_never_made(const RepositoryConfiguration& configuration) {
+  return !configuration.key.key_file.empty() && !base::status_of(configuration.key.key_file);
+}
+
+}  // namespace
+
 repository::Repository open_repository(const RepositoryConfiguration& configuration) {
-  auto opened =
-      repository::Repository::open(store::open_store(configuration.url), configuration.key);
+  const auto open = [&] {
+    try {
+      return repository::Repository::open(store::open_store(configuration.url), configuration.key);
+    } catch (const Error& error) {
+      if (error.code() != Code::not_found || !was_never_made(configuration)) throw;
+      throw Error(Code::not_found, error.message(),
+                  "create one with `holdfast init`, or correct the url in holdfast.toml");
+    }
+  };
+  repository::Repository opened = open();
   if (opened.encrypted() || !configuration.encrypted) return opened;
   throw Error(
       Code::key,

@@ -15,6 +15,7 @@
 #include "operations/source_configuration.h"
 #include "operations/systems.h"
 #include "postgres/administration.h"
+#include "postgres/connection_string.h"
 #include "postgres/data_directory.h"
 #include "postgres/neutral_settings.h"
 #include "postgres/replication.h"
@@ -44,7 +45,7 @@ class Doctor {
       : configuration_(configuration), cluster_(cluster), fix_(fix) {}
 
   Diagnosis run() {
-    note(Level::good, "configuration " + configuration_.path.string());
+    look_at_configuration();
     if (agentless()) {
       attempt([this] { look_at_replication(); });
     } else {
@@ -68,6 +69,7 @@ class Doctor {
     diagnosis_.findings.attempt(look);
   }
 
+  void look_at_configuration();
   void look_at_data_directory();
   void look_at_replication();
   void look_at_checksums(const postgres::ControlFile& control);
@@ -99,6 +101,18 @@ class Doctor {
   };
   std::vector<Set> set_;  ///< by us
 };
+
+void Doctor::look_at_configuration() {
+  note(Level::good, "configuration " + configuration_.path.string());
+  const bool secret = std::ranges::any_of(
+      configuration_.clusters,
+      [](const ClusterConfiguration& each) { return postgres::holds_secret(each.connection); });
+  const auto status = base::status_of(configuration_.path);
+  if (!secret || !status || (status->st_mode & S_IROTH) == 0) return;
+  note(Level::bad,
+       fmt::format("{} holds a password and everybody can read it", configuration_.path.string()),
+       fmt::format("chmod o= {}, and change the password", configuration_.path.string()));
+}
 
 void Doctor::look_at_data_directory() {
   const std::string directory = cluster_.data_directory.string();

@@ -78,7 +78,7 @@ class DrillRun {
     measure();
     teardown();
     conclude();
-    outcome_.files = add_evidence(configuration_.drill.evidence, key_, evidence_);
+    outcome_.files = add_evidence(evidence_place(configuration_.drill), key_, evidence_);
     outcome_.evidence = evidence_;
     return std::move(outcome_);
   }

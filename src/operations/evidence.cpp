@@ -15,6 +15,7 @@
 #include "base/ownership.h"
 #include "base/process.h"
 #include "base/seal.h"
+#include "operations/configuration.h"
 #include "operations/evidence_text.h"
 
 namespace holdfast::operations {
@@ -171,11 +172,41 @@ struct Head {
   std::string last{genesis};
 };
 
+std::optional<Head> head_of(const json& document) {
+  if (!document.is_object() || !document.contains("count") || !document.contains("last_sha256")) {
+    return std::nullopt;
+  }
+  return Head{document.at("count").get<std::uint64_t>(),
+              document.at("last_sha256").get<std::string>()};
+}
+
+/// How a witness calls a directory: one key may sign what is in several.
+std::string name_of_directory(const path& directory) {
+  return base::fs::weakly_canonical(base::fs::absolute(directory)).string();
+}
+
+/// The heads of all directories that a witness knows. One that was changed is no witness of less.
+json witnesses_of(const path& file, const base::VerifyingKey& key) {
+  const auto bytes = base::read_file(file);
+  if (!bytes) return json::object();
+  auto document = checked_document(base::text(*bytes), key);
+  if (!document || !document->is_object() || !document->contains("heads")) {
+    throw base::Error(Code::corrupt,
+                      fmt::format("\"{}\", which says how many records there are, was changed or "
+                                  "was signed by another key",
+                                  file.string()),
+                      "look at the records first; then remove it: the next record makes it anew");
+  }
+  return document->at("heads");
+}
+
 /// A reading of the directory, which notes what is wrong as it goes.
 class Reading {
  public:
-  Reading(path directory, const base::VerifyingKey& key)
-      : directory_(std::move(directory)), key_(key) {}
+  Reading(const EvidencePlace& place, const base::VerifyingKey& key)
+      : directory_(place.directory), witness_file_(place.witness), key_(key) {
+    read_witness();
+  }
 
   EvidenceReport run() {
     const auto names = base::directory_names(directory_);
@@ -186,15 +217,22 @@ class Reading {
     look_for_strangers(names.value_or(std::vector<std::string>{}));
     follow_chain();
     look_at_head();
+    look_at_witness();
     if (report_.records.empty()) problem("there is no record that can be relied on");
-    const auto log = base::read_file(directory_ / log_name);
+    const auto log = read_part(log_name);
     if (!log || base::text(*log) != log_of(report_.records)) {
       problem("{} is not the table of these records", log_name);
     }
     return std::move(report_);
   }
 
-  const std::optional<Head>& head() const { return head_; }
+  /// The furthest that is known of, whatever is left of it.
+  Head known() const {
+    Head last = furthest();
+    if (head_ && head_->count > last.count) last = *head_;
+    if (witness_ && witness_->count > last.count) last = *witness_;
+    return last;
+  }
   /// Of any record that can be read, the highest number and its digest.
   Head furthest() const {
     return report_.records.empty()
@@ -217,8 +255,20 @@ class Reading {
     report_.problems.push_back(fmt::format(format, std::forward<Args>(args)...));
   }
 
+  /// nullopt if it is not there or cannot be read, which is a problem.
+  std::optional<base::Bytes> read_part(std::string_view name) {
+    try {
+      return base::read_file(directory_ / name);
+    } catch (const base::Error& error) {
+      problem("{}", error.message());
+      return std::nullopt;
+    }
+  }
+
   void read(const std::string& name) {
-    const base::Bytes bytes = base::read_existing_file(directory_ / name);
+    const auto read = read_part(name);
+    if (!read) return;
+    const base::Bytes& bytes = *read;
     const auto document = checked_document(base::text(bytes), key_);
     if (!document || !document->is_object()) {
       return problem("{} was changed, or was signed by another key", name);
@@ -231,7 +281,7 @@ class Reading {
       if (record.evidence.id + ".json" != name) {
         problem("{} is the record {} under another name", name, record.evidence.id);
       }
-      const auto markdown = base::read_file(directory_ / (record.evidence.id + ".md"));
+      const auto markdown = read_part(record.evidence.id + ".md");
       if (!markdown || digest_of(base::text(*markdown)) != document->at("markdown_sha256")) {
         problem("{}.md is {}", record.evidence.id, markdown ? "not as it was written" : "missing");
       }
@@ -271,14 +321,44 @@ class Reading {
   }
 
   void read_head() {
-    const auto bytes = base::read_file(directory_ / head_name);
+    const auto bytes = read_part(head_name);
     if (!bytes) return;
     const auto document = checked_document(base::text(*bytes), key_);
-    if (!document || !document->contains("count") || !document->contains("last_sha256")) {
-      return problem("{} was changed, or was signed by another key", head_name);
+    if (document) head_ = head_of(*document);
+    if (!head_) problem("{} was changed, or was signed by another key", head_name);
+  }
+
+  void read_witness() {
+    if (witness_file_.empty()) return;
+    try {
+      const json all = witnesses_of(witness_file_, key_);
+      const auto found = all.find(name_of_directory(directory_));
+      if (found != all.end()) witness_ = head_of(*found);
+    } catch (const base::Error& error) {
+      problem("{}", error.message());
     }
-    head_ = Head{document->at("count").get<std::uint64_t>(),
-                 document->at("last_sha256").get<std::string>()};
+  }
+
+  void look_at_witness() {
+    const Head last = furthest();
+    if (!witness_file_.empty() && !witness_ && last.count > 0) {
+      report_.notes.push_back(
+          fmt::format("{} does not say how many records there are; the next "
+                      "record lets it, if it can be written",
+                      witness_file_.string()));
+    }
+    if (!witness_) return;
+    if (witness_->count > last.count) {
+      return problem(
+          "the newest records are missing: {} says that there were {}, and the last "
+          "here is {}",
+          witness_file_.string(), witness_->count, last.count);
+    }
+    const bool there = std::ranges::any_of(report_.records, [&](const EvidenceRecord& each) {
+      return each.number == witness_->count && each.digest == witness_->last;
+    });
+    if (!there)
+      problem("record {} is not the one that {} names", witness_->count, witness_file_.string());
   }
 
   void look_at_head() {
@@ -302,10 +382,12 @@ class Reading {
   }
 
   path directory_;
+  path witness_file_;
   const base::VerifyingKey& key_;
   EvidenceReport report_;
   std::map<std::string, std::string> previous_;
   std::optional<Head> head_;
+  std::optional<Head> witness_;
 };
 
 }  // namespace
@@ -413,18 +495,34 @@ void check_signer(const path& directory, const base::SigningKey& key) {
 
 namespace {
 
-/// The head, then the table: both follow from the records.
-void write_ends(const path& directory, const base::SigningKey& key, const Head& last,
+/// The head, the table and the witness: all follow from the records.
+void write_ends(const EvidencePlace& place, const base::SigningKey& key, const Head& last,
                 const std::vector<EvidenceRecord>& records) {
   const json head = {{"count", last.count}, {"last_sha256", last.last}};
-  publish(directory / head_name, signed_text(head, key));
-  publish(directory / log_name, log_of(records));
+  publish(place.directory / head_name, signed_text(head, key));
+  publish(place.directory / log_name, log_of(records));
+  if (place.witness.empty()) return;
+  const base::VerifyingKey check(key.public_pem(), "the signing key");
+  try {
+    json all = witnesses_of(place.witness, check);
+    all[name_of_directory(place.directory)] = head;
+    publish(place.witness, signed_text({{"heads", all}}, key));
+  } catch (const base::Error& error) {
+    // The record stands. That it has no witness, or one that was changed, is said when the records
+    // are verified.
+    if (error.code() != Code::permission && error.code() != Code::corrupt) throw;
+  }
 }
 
 }  // namespace
 
-EvidenceFiles add_evidence(const path& directory, const base::SigningKey& key,
+EvidencePlace evidence_place(const DrillConfiguration& drill) {
+  return {drill.evidence, drill.signing_key.string() + ".head"};
+}
+
+EvidenceFiles add_evidence(const EvidencePlace& place, const base::SigningKey& key,
                            const Evidence& evidence) {
+  const path& directory = place.directory;
   base::make_directories_for_owner(directory, 0755);
   const Lock lock(directory);
   check_signer(directory, key);
@@ -433,11 +531,11 @@ EvidenceFiles add_evidence(const path& directory, const base::SigningKey& key,
     publish(directory / key_name, pem);
   }
   const base::VerifyingKey check(pem, "the signing key");
-  Reading reading(directory, check);
+  Reading reading(place, check);
   std::vector<EvidenceRecord> records = reading.read_all();
-  Head last = reading.furthest();
-  // What the head knows and the directory lacks was removed: the chain must go on to show that.
-  if (reading.head() && reading.head()->count > last.count) last = *reading.head();
+  // What the head or the witness knows and the directory lacks was removed: the chain must go on to
+  // show that.
+  const Head last = reading.known();
 
   EvidenceFiles files;
   files.number = last.count + 1;
@@ -452,29 +550,29 @@ EvidenceFiles add_evidence(const path& directory, const base::SigningKey& key,
   publish(files.markdown, markdown);
   publish(files.json, text);
   records.push_back({files.number, digest_of(text), evidence});
-  write_ends(directory, key, {files.number, digest_of(text)}, records);
+  write_ends(place, key, {files.number, digest_of(text)}, records);
   return files;
 }
 
-std::optional<EvidenceFiles> finish_evidence(const path& directory, const base::SigningKey& key,
-                                             const std::string& id) {
+std::optional<EvidenceFiles> finish_evidence(const EvidencePlace& place,
+                                             const base::SigningKey& key, const std::string& id) {
+  const path& directory = place.directory;
   if (!base::status_of(directory / (id + ".json"))) return std::nullopt;
   const Lock lock(directory);
-  Reading reading(directory, base::VerifyingKey(key.public_pem(), "the signing key"));
+  const base::VerifyingKey check(key.public_pem(), "the signing key");
+  Reading reading(place, check);
   const std::vector<EvidenceRecord> records = reading.read_all();
   const auto found =
       std::ranges::find(records, id, [](const EvidenceRecord& each) { return each.evidence.id; });
   if (found == records.end()) return std::nullopt;
   const Head last = reading.furthest();
-  // A head that knows of more must go on to show that something was removed.
-  if (!reading.head() || reading.head()->count <= last.count) {
-    write_ends(directory, key, last, records);
-  }
+  // What knows of more must go on to show that something was removed.
+  if (reading.known().count <= last.count) write_ends(place, key, last, records);
   return EvidenceFiles{found->number, directory / (id + ".json"), directory / (id + ".md")};
 }
 
-EvidenceReport verify_evidence(const path& directory, const base::VerifyingKey& key) {
-  return Reading(directory, key).run();
+EvidenceReport verify_evidence(const EvidencePlace& place, const base::VerifyingKey& key) {
+  return Reading(place, key).run();
 }
 
 base::VerifyingKey key_beside(const path& directory) {

@@ -10,9 +10,12 @@
 //
 // Who holds the public key alone finds out that a record was changed, added, removed, or put
 // elsewhere in the order; also that the newest ones were removed, as long as head.json was left.
-// What cannot be found from the directory alone: that its newest records were removed and an older
-// head.json was put back; and anything that the holder of the signing key did. Against these keep
-// the directory in a version control system that others hold, or note the number of records.
+// Where the records are made there is a witness besides: a file beside the signing key that says
+// the same as head.json. So whatever is removed from the directory, head.json too, or put back as
+// it was before, is found there; and the next record's number shows it to everybody.
+// What cannot be found: what was done to the directory and to the witness at once, and anything
+// that the holder of the signing key did. Against these keep the directory in a version control
+// system that others hold, or note the number of records.
 //
 // No value from a database and no secret is ever in a record. Failures are records too.
 
@@ -77,6 +80,17 @@ struct Evidence {
   std::vector<std::string> controls;                       ///< "SOC 2 A1.3"
 };
 
+/// Where records are, and what else knows how many there are.
+struct EvidencePlace {
+  // NOLINTNEXTLINE(google-explicit-constructor): a directory alone is a place, to an auditor
+  EvidencePlace(base::fs::path records, base::fs::path witness_file = {})
+      : directory(std::move(records)), witness(std::move(witness_file)) {}
+  base::fs::path directory;
+  base::fs::path witness;  ///< empty: there is none
+};
+struct DrillConfiguration;
+EvidencePlace evidence_place(const DrillConfiguration& drill);
+
 /// What a drill, a game day and a recovery evidence.
 const std::vector<std::string>& controls_of_drills();
 const std::vector<std::string>& controls_of_gamedays();
@@ -102,12 +116,12 @@ struct EvidenceFiles {
 };
 /// Adds a record. Two at once take turns. Made in an order that a crash leaves whole: the next
 /// record links to what is there (TRAPS VE4).
-EvidenceFiles add_evidence(const base::fs::path& directory, const base::SigningKey& key,
+EvidenceFiles add_evidence(const EvidencePlace& place, const base::SigningKey& key,
                            const Evidence& evidence);
 
 /// A record of this id that is there already, made by somebody who died right behind it: what is
 /// missing beside it is made. nullopt if there is none.
-std::optional<EvidenceFiles> finish_evidence(const base::fs::path& directory,
+std::optional<EvidenceFiles> finish_evidence(const EvidencePlace& place,
                                              const base::SigningKey& key, const std::string& id);
 
 /// A record as it was read.
@@ -124,7 +138,7 @@ struct EvidenceReport {
   bool ok() const { return problems.empty(); }
 };
 /// Checks the whole directory. Nothing there at all is a problem, not a clean report (TRAPS VE5).
-EvidenceReport verify_evidence(const base::fs::path& directory, const base::VerifyingKey& key);
+EvidenceReport verify_evidence(const EvidencePlace& place, const base::VerifyingKey& key);
 
 /// The public key that lies with the records: good against accidents, but not against somebody who
 /// replaces both. Throws Error(not_found) if there is none.

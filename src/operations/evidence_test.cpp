@@ -249,5 +249,80 @@ TEST(Judge, nothing_checked_is_no_pass) {
   EXPECT_EQ(evidence.notes, "d: lost rows");
 }
 
+/// With a witness beside the signing key.
+class WitnessedChain : public EvidenceChain {
+ protected:
+  WitnessedChain() {
+    for (const char* id : {"2026-04-10-d", "2026-05-10-e"}) add_here(id);
+  }
+  void add_here(const std::string& id) const { add_evidence(here(), key_, drill(id)); }
+  EvidencePlace here() const { return {directory(), place_.path() / "key.head"}; }
+  std::vector<std::string> problems_here() const {
+    return verify_evidence(here(), check_).problems;
+  }
+  void remove(const std::string& id) const {
+    base::fs::remove(file(id + ".json"));
+    base::fs::remove(file(id + ".md"));
+  }
+};
+
+TEST_F(WitnessedChain, tells_for_ever_that_the_newest_records_and_the_head_were_removed) {
+  EXPECT_TRUE(problems_here().empty());
+  remove("2026-04-10-d");
+  remove("2026-05-10-e");
+  base::fs::remove(file("head.json"));
+  EXPECT_TRUE(tells("head.json is missing"));
+  ASSERT_FALSE(problems_here().empty());
+  add_here("2026-06-10-f");
+  EXPECT_FALSE(problems_here().empty());
+  EXPECT_TRUE(tells("records 4 to 5 are missing")) << "also to who has the directory alone";
+}
+
+TEST_F(WitnessedChain, tells_that_an_older_state_was_put_back) {
+  const path before = place_.path() / "before";
+  base::fs::copy(directory(), before, base::fs::copy_options::recursive);
+  add_here("2026-06-10-f");
+  base::fs::remove_all(directory());
+  base::fs::rename(before, directory());
+  EXPECT_EQ(problems(), "") << "the directory alone cannot tell";
+  EXPECT_FALSE(problems_here().empty());
+  add_here("2026-07-10-g");
+  EXPECT_TRUE(tells("record 6 is missing"));
+}
+
+TEST_F(WitnessedChain, tells_that_all_records_are_gone) {
+  base::fs::remove_all(directory());
+  EXPECT_FALSE(problems_here().empty());
+  add_here("2026-06-10-f");
+  EXPECT_TRUE(tells("records 1 to 5 are missing"));
+}
+
+TEST_F(WitnessedChain, goes_on_where_the_writer_of_the_newest_record_was_stopped) {
+  const base::Bytes before = base::read_existing_file(here().witness);
+  add_here("2026-06-10-f");
+  base::replace_file(here().witness, before);
+  EXPECT_TRUE(problems_here().empty());
+  add_here("2026-07-10-g");
+  EXPECT_TRUE(problems_here().empty());
+}
+
+TEST_F(WitnessedChain, tells_that_the_witness_was_changed) {
+  base::replace_file(here().witness, base::view("{}"));
+  ASSERT_FALSE(problems_here().empty());
+  add_here("2026-06-10-f");
+  EXPECT_FALSE(problems_here().empty()) << "it is not made anew unseen";
+}
+
+TEST_F(EvidenceChain, names_a_record_that_is_no_file_and_goes_on) {
+  base::fs::remove(file("2026-02-10-b.json"));
+  ASSERT_EQ(::mkfifo(file("2026-02-10-b.json").c_str(), 0600), 0);
+  EXPECT_TRUE(tells("2026-02-10-b.json"));
+  EXPECT_EQ(verified().records.size(), 2U);
+  add(drill("2026-04-10-d"));
+  base::fs::remove(file("head.json"));
+  base::fs::create_directory(file("head.json"));
+  EXPECT_TRUE(tells("head.json"));
+}
+
 }  // namespace
 }  // namespace holdfast::operations

@@ -237,7 +237,7 @@ class Expiry {
     for (const std::string& system : site.repository.systems(site.cluster.name)) {
       leases_.push_back(std::make_unique<repository::Lease>(
           site.repository, repository::ClusterPlace{site.cluster.name, system}, "backup",
-          request.lease_term));
+          request.lease_term, "expire"));
     }
   }
 
@@ -253,7 +253,8 @@ class Expiry {
     settle(first);
     for (const SystemPlan& system : first.systems) {
       for (const Decision* each : system.going()) {
-        if (allowed.contains({system.place.system_id, each->backup().id})) retire(each->backup());
+        if (!allowed.contains({system.place.system_id, each->backup().id})) continue;
+        attempt([&] { retire(each->backup()); });
       }
     }
     const ExpirePlan sweep = plan(false);
@@ -267,7 +268,7 @@ class Expiry {
       }
       for (const NamedObject& each : system.unreferenced) remove(each);
       for (const NamedObject& each : system.remains) {
-        if (!is_map(each)) remove_mark(system.place, each);
+        if (!is_map(each)) attempt([&] { remove_mark(system.place, each); });
       }
     }
     for (const NamedObject& each : sweep.files) remove(each);
@@ -306,9 +307,24 @@ class Expiry {
     for (const auto& lease : leases_) lease->check();
   }
 
+  /// What cannot be removed stays, and is said; all else goes on, and the next run tries again.
+  void attempt(const std::function<void()>& work) {
+    try {
+      work();
+    } catch (const base::Error& error) {
+      using base::Code;
+      const bool is_its_own = error.code() == Code::permission || error.code() == Code::io ||
+                              error.code() == Code::corrupt;
+      if (!is_its_own) throw;
+      outcome_.failures.push_back(error);
+    }
+  }
+
   void remove(const NamedObject& object) {
     check();
-    if (!store_.remove(object.name)) return;
+    bool removed = false;
+    attempt([&] { removed = store_.remove(object.name); });
+    if (!removed) return;
     ++outcome_.objects;
     outcome_.bytes += object.bytes;
     progress_.add(object.bytes);
@@ -366,8 +382,10 @@ class Expiry {
   /// With the pins of its backup, if that is gone.
   void remove_mark(const repository::ClusterPlace& place, const NamedObject& object) {
     const std::string directory = object.name.substr(0, object.name.rfind('/'));
+    const bool is_gone = !store_.stat(directory + "/backup.json");
+    if (is_gone && store_.stat(directory + "/map")) return;  // it could not be removed
     const BackupId id{directory.substr(directory.rfind('/') + 1)};
-    if (!store_.stat(directory + "/backup.json")) {
+    if (is_gone) {
       for (const auto& pin : repository::Pins(site_.repository, place).objects_of(id)) {
         remove({pin, 0});
       }

@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/report.h"
 #include "operations/retention.h"
 
@@ -83,10 +84,12 @@ struct ExpireOutcome {
   std::uint64_t objects = 0;                 ///< removed
   std::uint64_t bytes = 0;
   std::vector<std::string> problems;
+  std::vector<base::Error> failures;  ///< what could not be removed, and stays for the next run
 };
 
 /// Removes what `plan` shows, as far as that still holds. Throws Error(busy) while a backup or
 /// another expire is running.
+/// What cannot be removed is a failure in the outcome.
 ExpireOutcome expire(const Site& site, const ExpirePlan& plan, const ExpireRequest& request,
                      base::Progress& progress);
 

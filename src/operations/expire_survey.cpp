@@ -48,27 +48,37 @@ class Surveyor {
   /// Marks and maps, with or without a backup.json.
   void read_others() {
     for (const BackupId& id : backups_.all()) {
-      const bool committed = store_.stat(backups_.object_name(id, "backup.json")).has_value();
-      const auto mark = store_.stat(backups_.object_name(id, "expired.json"));
-      if (committed) {
-        if (mark) system_.marked.insert(id);
-        continue;
-      }
-      const auto map = store_.stat(backups_.object_name(id, "map"));
-      if (mark) {
-        system_.gone.push_back({id, read_mark(id), mark->written, map.has_value()});
-      } else if (map) {
-        system_.abandoned.push_back({id, map->written});
+      try {
+        read_other(id);
+      } catch (const Error& error) {
+        if (!is_damage(error)) throw;
+        problem(fmt::format("backup {}: {}", id.text, error.message()));
       }
     }
   }
 
+  void read_other(const BackupId& id) {
+    const bool committed = store_.stat(backups_.object_name(id, "backup.json")).has_value();
+    const auto mark = store_.stat(backups_.object_name(id, "expired.json"));
+    if (committed) {
+      if (mark) system_.marked.insert(id);
+      return;
+    }
+    const auto map = store_.stat(backups_.object_name(id, "map"));
+    if (mark) {
+      system_.gone.push_back({id, read_mark(id), mark->written, map.has_value()});
+    } else if (map) {
+      system_.abandoned.push_back({id, map->written});
+    }
+  }
+
   std::optional<BackupInfo> read_mark(const BackupId& id) {
-    const auto bytes = store_.get(backups_.object_name(id, "expired.json"));
-    if (!bytes) return std::nullopt;
-    const auto document = repository::read_signed(repository_, expired_purpose, base::text(*bytes));
-    if (!document || !document->contains("backup")) return std::nullopt;
     try {
+      const auto bytes = store_.get(backups_.object_name(id, "expired.json"));
+      if (!bytes) return std::nullopt;
+      const auto document =
+          repository::read_signed(repository_, expired_purpose, base::text(*bytes));
+      if (!document || !document->contains("backup")) return std::nullopt;
       BackupInfo info = backup_info(document->at("backup"), system_.place);
       if (info.id == id) return info;
     } catch (const Error& error) {

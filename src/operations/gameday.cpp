@@ -1,5 +1,7 @@
 #include "operations/gameday.h"
 
+#include <signal.h>
+
 #include <algorithm>
 #include <exception>
 #include <map>
@@ -160,7 +162,6 @@ class GamedayRun {
     interpose();
     start_service();
     for (const ContractRow* row : rows_) {
-      base::stop_if_interrupted();
       progress_.begin(row->name, 0);
       const auto begun = steady_clock::now();
       run_row(*row);
@@ -175,8 +176,9 @@ class GamedayRun {
       if (!outcome_.log.empty()) base::fs::remove(outcome_.log);
       outcome_.log.clear();
     }
-    outcome_.files = add_evidence(configuration_.drill.evidence, key_, evidence_);
+    outcome_.files = add_evidence(evidence_place(configuration_.drill), key_, evidence_);
     outcome_.evidence = evidence_;
+    base::stop_if_interrupted();  // only now: what was found until then is recorded
     return std::move(outcome_);
   }
 
@@ -233,6 +235,7 @@ void GamedayRun::interpose() {
     base::Command command;
     command.argv = {base::own_program().string(), "proxy", "--listen", contract_.proxy,
                     "--end-with-lease"};
+    command.signal_when_orphaned = SIGTERM;
     proxy_.emplace(command, "/dev/null");
     const auto begun = steady_clock::now();
     while (!service::FaultInjector::answers(contract_.proxy)) {
@@ -274,18 +277,24 @@ void GamedayRun::start_service() {
 void GamedayRun::run_row(const ContractRow& row) {
   EvidenceCheck check{row.name, CheckOutcome::not_run, {}};
   try {
+    base::stop_if_interrupted();
     try_row(row, check);
     if (injector_->lapsed()) {
       check.outcome = CheckOutcome::not_run;
       check.found = "the fault proxies had to heal by themselves in between";
     }
   } catch (const Error& error) {
-    if (error.code() == Code::interrupted) throw;
+    // One that was interrupted is recorded, too: all rows that are left are not run.
     check.outcome = CheckOutcome::not_run;
     check.found = error.message();
     outcome_.details.push_back(fmt::format("{}: {}", row.name, error.message()));
     if (!error.hint().empty()) outcome_.details.push_back("hint: " + error.hint());
-    injector_->heal();
+    try {
+      injector_->heal();
+    } catch (const Error& unhealed) {
+      // The proxy is gone, and what it broke with it; or its lease ends and it heals by itself.
+      check.found += fmt::format("; and it could not be healed: {}", unhealed.message());
+    }
   }
   evidence_.checks.push_back(std::move(check));
 }
@@ -481,11 +490,15 @@ void GamedayRun::look_at_traffic() {
     used.insert(row->dependencies.begin(), row->dependencies.end());
   }
   for (const std::string& name : used) {
-    if (injector_->answered(name) > 0) continue;
-    evidence_.checks.push_back(
-        {fmt::format("{} is reached through its proxy", name), CheckOutcome::not_run,
-         fmt::format("nothing ever came through {}: what was broken was not in use",
-                     contract_.dependencies.at(name).listen)});
+    std::string why = fmt::format("nothing ever came through {}: what was broken was not in use",
+                                  contract_.dependencies.at(name).listen);
+    try {
+      if (injector_->answered(name) > 0) continue;
+    } catch (const Error& error) {
+      why = error.message();
+    }
+    evidence_.checks.push_back({fmt::format("{} is reached through its proxy", name),
+                                CheckOutcome::not_run, std::move(why)});
   }
 }
 

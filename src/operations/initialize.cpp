@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "operations/source.h"
+#include "postgres/connection_string.h"
 #include "postgres/replication.h"
 #include "postgres/session.h"
 
@@ -276,7 +277,8 @@ InitOutcome initialize(const InitRequest& request) {
         write_configuration(configuration.clusters.front(), configuration.repository()) +
         std::string(default_keep);
     // A password in the connection string is for the server's user alone.
-    const bool secret = text.find("password") != std::string::npos;
+    const bool secret = postgres::holds_secret(configuration.clusters.front().connection) ||
+                        text.find("password") != std::string::npos;
     base::replace_file(configuration.path, base::view(text), secret ? 0600 : 0644);
     if (secret) give_to_cluster(configuration, configuration.path);
     outcome.wrote_configuration = true;

@@ -26,6 +26,12 @@ using postgres::Lsn;
 using repository::Migration;
 using repository::Migrations;
 
+/// The status of a command that could not be run, as a shell says it.
+constexpr int not_run = 126;
+
+/// How long a snapshot is pinned while the way back is being proven.
+constexpr base::Microseconds preparing = std::chrono::days(3);
+
 void check_program(const std::string& name) {
   const auto runs = [](const base::fs::path& path) {
     std::error_code unseen;  // a directory of PATH that is not for us is passed over
@@ -133,7 +139,8 @@ class Way {
     }
     for (const Migration& each : open) {
       progress.warn(
-          "migration {} was begun and has no end: it was cut off. Its way back: "
+          "migration {} was begun and has no end: it was cut off, or its end could not be "
+          "recorded. Its way back: "
           "`holdfast restore DIR --to name:{}`",
           each.id, each.restore_point);
     }
@@ -148,7 +155,11 @@ class Way {
     const std::string reason =
         fmt::format("before migration {}{}", what.id,
                     what.commit.empty() ? "" : fmt::format(" (commit {})", what.commit));
-    const Snapshot taken = operations::take_snapshot(site_, wanted, keep, reason, progress);
+    // For long only once the journal has it: of a migration that dies before that nothing is known,
+    // and nobody would release its pin.
+    keep_ = keep;
+    const Snapshot taken =
+        operations::take_snapshot(site_, wanted, std::min(keep, preparing), reason, progress);
     pin_ = taken.pin;
     backup_ = taken.backup;
     migration_.backup = backup_.id;
@@ -190,6 +201,10 @@ class Way {
     lease_->check();
     migration_.begun = base::now();
     Migrations(site_.repository, place_).begin(migration_);
+    begun_ = true;
+    const repository::Pin until_then = *pin_;
+    pin_ = pin_backup(site_, backup_.id.text, base::now() + keep_, until_then.reason);
+    repository::Pins(site_.repository, place_).release(until_then, base::now());
   }
   void end(const Migration::End& end) {
     Migrations(site_.repository, place_).end(migration_, end);
@@ -200,6 +215,7 @@ class Way {
   void give_up() noexcept {
     if (!pin_) return;
     try {
+      if (begun_) Migrations(site_.repository, place_).end(migration_, {base::now(), not_run});
       repository::Pins(site_.repository, place_).release(*pin_, base::now());
     } catch (const std::exception&) {
       // It holds until its end, then; why the migration was refused matters more.
@@ -213,6 +229,8 @@ class Way {
   Migration migration_;
   BackupInfo backup_;
   std::optional<repository::Pin> pin_;
+  base::Microseconds keep_{};  ///< how long it is pinned once the journal has it
+  bool begun_ = false;         ///< the journal has it
 };
 
 std::string quoted(const std::string& word) {
@@ -260,7 +278,7 @@ class Migrating::Run {
   }
 
   int run_command() {
-    int status = 126;
+    int status = not_run;
     try {
       status = base::run_in_foreground(command_of(request_.command), request_.output);
     } catch (const Error& error) {

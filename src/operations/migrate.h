@@ -71,12 +71,13 @@ class Migrating {
   std::unique_ptr<Run> run_;
 };
 
-/// One that has no end either runs, as the lease on migrations tells, or was cut off.
+/// One that has no end either runs, as the lease on migrations tells, or was cut off, or its end
+/// could not be written: the repository was away by then.
 struct JournalEntry {
   repository::Migration migration;
   bool runs = false;
 
-  bool was_cut_off() const { return migration.readable && !migration.end && !runs; }
+  bool has_unknown_end() const { return migration.readable && !migration.end && !runs; }
 };
 
 /// The journal of a cluster in one repository, the oldest first.

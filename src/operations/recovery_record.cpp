@@ -90,10 +90,10 @@ EvidenceFiles record_recovery(const RecoveryContext& context, Evidence& evidence
                     evidence.rpo ? base::to_string_short(*evidence.rpo) : "not measured",
                     evidence.rto ? base::to_string_short(*evidence.rto) : "not measured");
   }
-  const path& directory = configuration.drill.evidence;
+  const EvidencePlace place = evidence_place(configuration.drill);
   // An earlier try may have died right behind this.
-  if (const auto there = finish_evidence(directory, key, evidence.id)) return *there;
-  return add_evidence(directory, key, evidence);
+  if (const auto there = finish_evidence(place, key, evidence.id)) return *there;
+  return add_evidence(place, key, evidence);
 }
 
 std::vector<Rotation> rotation_after(const RecoveryContext& context) {

@@ -1,5 +1,7 @@
 #include "operations/secret_sources.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -14,6 +16,8 @@ using base::Code;
 using base::Error;
 using base::fs::path;
 
+constexpr std::chrono::seconds most_time{60};
+
 std::string content_of(const path& file) {
   const auto bytes = base::read_file(file);
   if (bytes) return std::string(base::text(*bytes));
@@ -22,11 +26,25 @@ std::string content_of(const path& file) {
               "it is a source in [secrets]");
 }
 
-/// What it prints to stderr stays unseen: it may be the secret.
-std::string output_of(const std::string& name, const std::string& command) {
+}  // namespace
+
+std::string output_of_secret_command(const std::string& name, const std::string& command,
+                                     std::chrono::seconds limit) {
   base::Command shell;
-  shell.argv = {"/bin/sh", "-c", command};
+  // The program `timeout` kills it with all that it started; one that may ask on the terminal has
+  // to stay in the foreground.
+  shell.argv = {"timeout", "-s", "KILL"};
+  if (::isatty(STDIN_FILENO) == 1) shell.argv.emplace_back("--foreground");
+  shell.argv.insert(shell.argv.end(), {std::to_string(limit.count()), "/bin/sh", "-c", command});
   base::Outcome outcome = base::run(shell);
+  constexpr int over = 124;
+  constexpr int killed = 137;
+  if (outcome.status == over || outcome.status == killed) {
+    throw Error(Code::io,
+                fmt::format("could not get secret {}: its command did not end within {} s", name,
+                            limit.count()),
+                "run the command by hand; it may wait for an answer");
+  }
   if (outcome.status != 0) {
     throw Error(Code::io,
                 fmt::format("could not get secret {}: its command ended with status {}", name,
@@ -39,6 +57,8 @@ std::string output_of(const std::string& name, const std::string& command) {
   }
   return std::move(outcome.output);
 }
+
+namespace {
 
 void add(std::vector<Secret>& secrets, const std::string& name, std::string value,
          const std::string& source, const path& from) {
@@ -93,7 +113,7 @@ std::vector<Secret> read_secret_sources(const Configuration& configuration) {
     add(secrets, name, content_of(file), "file", file);
   }
   for (const auto& [name, command] : sources.commands) {
-    add(secrets, name, output_of(name, command), "command", {});
+    add(secrets, name, output_of_secret_command(name, command, most_time), "command", {});
   }
   tell_about(secrets, configuration);
   std::ranges::sort(secrets, {}, [](const Secret& each) { return each.facts.name; });

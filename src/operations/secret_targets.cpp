@@ -169,7 +169,9 @@ bool belongs_there(const SecretFacts& facts, const SecretTargetRequest& request)
   if (!facts.targets.empty()) {
     return std::ranges::find(facts.targets, request.kind) != facts.targets.end();
   }
-  return request.kind != "envfile" || facts.source == "env_file";
+  // A file's content may be of any size and shape; what a command prints is what a variable holds.
+  return request.kind != "envfile" || facts.source == "env_file" ||
+         (facts.source == "command" && service::is_variable_name(facts.name));
 }
 
 std::vector<Secret> meant_for(const SecretTargetRequest& request, std::vector<Secret> secrets) {
@@ -187,6 +189,18 @@ std::vector<Secret> meant_for(const SecretTargetRequest& request, std::vector<Se
   return secrets;
 }
 
+std::vector<TargetFinding> left_out(const SecretTargetRequest& request,
+                                    const std::vector<SecretFacts>& all) {
+  std::vector<TargetFinding> found;
+  if (!request.only.empty()) return found;
+  for (const SecretFacts& each : all) {
+    if (each.targets.empty() && !belongs_there(each, request)) {
+      found.push_back({each.name, TargetState::left_out});
+    }
+  }
+  return found;
+}
+
 std::string_view name_of(TargetState state) {
   switch (state) {
     case TargetState::same:
@@ -197,6 +211,8 @@ std::string_view name_of(TargetState state) {
       return "missing";
     case TargetState::extra:
       return "extra";
+    case TargetState::left_out:
+      return "left out";
   }
   return "";
 }
@@ -235,8 +251,8 @@ SecretRestore restore_secrets(SecretTarget& target, const std::vector<Secret>& s
 std::vector<TargetFinding> verify_secrets(SecretTarget& target, const ChosenBundle& chosen,
                                           const SecretTargetRequest& request) {
   std::vector<Secret> expected;
+  std::vector<TargetFinding> findings = left_out(request, chosen.info.secrets);
   for (const SecretFacts& each : chosen.info.secrets) expected.push_back({each, {}});
-  std::vector<TargetFinding> findings;
   for (const Secret& each : meant_for(request, std::move(expected))) {
     const std::string& name = each.facts.name;
     const auto there = target.read(name);

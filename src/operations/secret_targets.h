@@ -41,12 +41,22 @@ bool belongs_there(const SecretFacts& facts, const SecretTargetRequest& request)
 /// Those that are meant. Throws Error(not_found) for a name that is not there.
 std::vector<Secret> meant_for(const SecretTargetRequest& request, std::vector<Secret> secrets);
 
-enum class TargetState { same, differs, missing, extra };
+enum class TargetState {
+  same,
+  differs,
+  missing,
+  extra,
+  left_out,  ///< in the bundle, but nobody said where it belongs, and it does not fit there
+};
 std::string_view name_of(TargetState state);
 struct TargetFinding {
   std::string name;
   TargetState state = TargetState::same;
 };
+
+/// Those of a bundle that are not meant for a target, though nobody said that they are for another.
+std::vector<TargetFinding> left_out(const SecretTargetRequest& request,
+                                    const std::vector<SecretFacts>& all);
 
 struct SecretRestore {
   std::string target;

@@ -118,8 +118,15 @@ void look_at_records(const Configuration& configuration, const std::string& clus
                      StatusReport& report) {
   const base::fs::path& directory = configuration.drill.evidence;
   EvidenceReport records;
+  const EvidencePlace place = evidence_place(configuration.drill);
+  if (!base::status_of(directory / "signing-key.pub") && base::status_of(place.witness)) {
+    report.findings.note(Level::bad,
+                         fmt::format("the records of drills in {} are gone: {} knows of some",
+                                     directory.string(), place.witness.string()),
+                         "put them back", "evidence");
+  }
   if (base::status_of(directory / "signing-key.pub")) {
-    records = verify_evidence(directory, key_beside(directory));
+    records = verify_evidence(place, key_beside(directory));
     if (!records.ok()) {
       report.findings.note(
           Level::bad,

@@ -11,7 +11,10 @@
 #include "postgres/segment_content.h"
 #include "postgres/wal_segment.h"
 #include "repository/file_sets.h"
+#include "repository/gaps.h"
+#include "repository/migrations.h"
 #include "repository/pack.h"
+#include "repository/pins.h"
 #include "repository/secret_bundles.h"
 
 namespace holdfast::operations {
@@ -408,6 +411,52 @@ void check_file_sets(const Site& site, VerifyReport& report) {
   }
 }
 
+/// Pins, gaps, migrations and the marks of backups that went: are they as they were written?
+void check_records(const Site& site, const repository::ClusterPlace& place, VerifyReport& report) {
+  const auto say = [&](const std::string& what) {
+    report.problems.push_back(what + " is not as it was written, or cannot be read");
+  };
+  for (const std::string& gap : repository::Gaps(site.repository, place).list().unreadable) {
+    say(fmt::format("\"{}\"", gap));
+  }
+  for (const repository::Pin& pin : repository::Pins(site.repository, place).all()) {
+    if (!pin.readable) {
+      say(fmt::format("pin \"{}/pins/{}/{}\", which holds until `holdfast unpin`,",
+                      place.directory(), pin.backup.text, pin.id));
+    }
+  }
+  for (const auto& each : repository::Migrations(site.repository, place).all()) {
+    if (!each.readable) say(fmt::format("\"{}/migrations/{}\"", place.directory(), each.id));
+  }
+}
+
+/// What no other check has read is read: keys, leases, marks, the records of all kinds, and what
+/// has come by kinds that are still to be.
+void read_others(const Site& site, VerifyReport& report) {
+  store::ObjectStore& store = site.repository.store();
+  const std::string own = "clusters/" + site.cluster.name + "/";
+  const auto is_read_elsewhere = [&](const std::string& name) {
+    if (name.starts_with("clusters/") && !name.starts_with(own))
+      return true;  // when it is verified
+    // clusters/NAME/SYSTEM/KIND/...
+    std::size_t at = 0;
+    for (int parts = 0; parts < 3 && at != std::string::npos; ++parts) at = name.find('/', at + 1);
+    if (!name.starts_with("clusters/") || at == std::string::npos) return false;
+    const std::string_view kind = std::string_view(name).substr(at + 1);
+    return kind.starts_with("packs/") || kind.starts_with("wal/") || kind.starts_with("files/") ||
+           kind.ends_with("/backup.json");
+  };
+  const auto whole = damage_of([&] {
+    for (const store::ObjectInfo& object : store.list("")) {
+      if (is_read_elsewhere(object.name)) continue;
+      base::stop_if_interrupted();
+      const auto damage = damage_of([&] { store.get(object.name); });
+      if (damage) report.problems.push_back(*damage);
+    }
+  });
+  if (whole) report.problems.push_back(*whole);
+}
+
 }  // namespace
 
 bool VerifyReport::ok() const {
@@ -431,6 +480,10 @@ VerifyReport verify(const Site& site, unsigned workers, base::Progress& progress
   }
   check_secret_bundles(site, report);
   check_file_sets(site, report);
+  for (const std::string& system : site.repository.systems(site.cluster.name)) {
+    check_records(site, {site.cluster.name, system}, report);
+  }
+  read_others(site, report);
   return report;
 }
 

@@ -74,6 +74,25 @@ std::vector<std::pair<std::string, std::string>> connection_environment(
   return variables;
 }
 
+bool holds_secret(const std::string& connection) {
+  char* why = nullptr;
+  const std::unique_ptr<PQconninfoOption, FreeOptions> options(
+      libpq().PQconninfoParse(connection.c_str(), &why));
+  libpq().PQfreemem(why);
+  if (!options) return true;
+  for (const PQconninfoOption* each = options.get(); each->keyword != nullptr; ++each) {
+    if (each->val == nullptr || *each->val == '\0') continue;
+    // "*" is libpq's word for what is not to be seen while it is typed; it does not say so of
+    // these.
+    const std::string_view keyword = each->keyword;
+    if (*each->dispchar == '*' || keyword == "scram_client_key" || keyword == "scram_server_key" ||
+        keyword == "oauth_client_secret") {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::string one_line(std::string_view text) {
   std::string line;
   for (const char c : text) {

@@ -14,4 +14,8 @@ namespace holdfast::postgres {
 std::vector<std::pair<std::string, std::string>> connection_environment(
     const std::string& connection);
 
+/// Does it hold what libpq would use as a password, in whatever way it is written? One that libpq
+/// cannot parse may.
+bool holds_secret(const std::string& connection);
+
 }  // namespace holdfast::postgres

@@ -85,9 +85,15 @@ Gaps::Listed Gaps::list() const {
   const std::string directory = place_.directory() + "/gaps";
   for (const std::string& name : repository_.store().names(directory)) {
     const std::string object = directory + "/" + name;
-    const auto bytes = repository_.store().get(object);
-    if (!bytes) continue;
-    if (auto gap = parse(repository_, object, base::text(*bytes))) {
+    std::optional<Gap> gap;
+    try {
+      const auto bytes = repository_.store().get(object);
+      if (!bytes) continue;
+      gap = parse(repository_, object, base::text(*bytes));
+    } catch (const base::Error& error) {
+      if (error.code() != base::Code::corrupt) throw;
+    }
+    if (gap) {
       listed.gaps.push_back(*std::move(gap));
     } else {
       listed.unreadable.push_back(object);

@@ -64,8 +64,9 @@ std::int64_t uptime() {
   return std::int64_t{time.tv_sec} * 1'000'000 + time.tv_nsec / 1000;
 }
 
-json describe_holder(base::Timestamp expires) {
-  return {{"host", host_name()},
+json describe_holder(base::Timestamp expires, const std::string& doing) {
+  return {{"doing", doing},
+          {"host", host_name()},
           {"boot", boot_id()},
           {"pid_namespace", pid_namespace()},
           {"pid", ::getpid()},
@@ -75,6 +76,7 @@ json describe_holder(base::Timestamp expires) {
 }
 
 struct Holder {
+  std::string doing;  ///< those of older versions do not say it
   std::string host;
   std::string boot;
   std::string pid_namespace;
@@ -127,9 +129,13 @@ void read_object(base::View bytes, bool names_holder, State& state) {
   const base::Timestamp expires = base::from_iso(object.at("expires").get<std::string>());
   state.expires = std::max(state.expires, expires);
   if (!names_holder) return;
-  state.holder = {object.at("host"),          object.at("boot"),
-                  object.at("pid_namespace"), object.at("process_started"),
-                  object.at("taken"),         object.at("pid").get<pid_t>()};
+  state.holder = {object.value("doing", ""),
+                  object.at("host"),
+                  object.at("boot"),
+                  object.at("pid_namespace"),
+                  object.at("process_started"),
+                  object.at("taken"),
+                  object.at("pid").get<pid_t>()};
 }
 
 State read_state(store::ObjectStore& store, const std::string& directory,
@@ -141,7 +147,19 @@ State read_state(store::ObjectStore& store, const std::string& directory,
       state.released = true;
       continue;
     }
-    const auto bytes = store.get(directory + "/" + name);
+    const auto unreadable = [&] {
+      // Unreadable is not absent (TRAPS GC5): somebody may hold it.
+      throw Error(Code::corrupt,
+                  fmt::format("lease object \"{}/{}\" is not readable", directory, name),
+                  "if nothing is running on this cluster, remove it");
+    };
+    std::optional<base::Bytes> bytes;
+    try {
+      bytes = store.get(directory + "/" + name);
+    } catch (const Error& error) {
+      if (error.code() != Code::corrupt) throw;
+      unreadable();
+    }
     if (!bytes) {
       state.changing = true;
       continue;
@@ -149,10 +167,7 @@ State read_state(store::ObjectStore& store, const std::string& directory,
     try {
       read_object(*bytes, name.size() == 10, state);
     } catch (const std::exception&) {
-      // Unreadable is not absent (TRAPS GC5): somebody may hold it.
-      throw Error(Code::corrupt,
-                  fmt::format("lease object \"{}/{}\" is not readable", directory, name),
-                  "if nothing is running on this cluster, remove it");
+      unreadable();
     }
   }
   return state;
@@ -165,10 +180,11 @@ std::string number_text(std::uint64_t number) {
 }  // namespace
 
 Lease::Lease(const Repository& repository, const ClusterPlace& place, std::string work,
-             std::chrono::seconds term)
+             std::chrono::seconds term, std::string doing)
     : repository_(repository),
       directory_(place.directory() + "/leases/" + work),
       work_(std::move(work)),
+      doing_(doing.empty() ? work_ : std::move(doing)),
       term_(term) {
   acquire();
   renewer_ = std::jthread([this](const std::stop_token& stop) { renew_until_stopped(stop); });
@@ -200,7 +216,8 @@ void Lease::acquire() {
           Code::busy,
           fmt::format("could not begin: another {} of cluster {} is running (process {} on {} "
                       "since {})",
-                      work_, directory_.substr(9, directory_.find('/', 9) - 9), state.holder.pid,
+                      state.holder.doing.empty() ? work_ : state.holder.doing,
+                      directory_.substr(9, directory_.find('/', 9) - 9), state.holder.pid,
                       state.holder.host, state.holder.taken),
           "wait until it ends; one that died is noticed within two minutes");
     }
@@ -213,7 +230,7 @@ void Lease::acquire() {
                 fmt::format("could not begin: another {} began at the same moment", work_),
                 "wait until it ends");
   };
-  if (!store.put(name(), base::view(describe_holder(expires).dump(2) + "\n"))) lose();
+  if (!store.put(name(), base::view(describe_holder(expires, doing_).dump(2) + "\n"))) lose();
   // Who slept since he read the names may have taken a number that was used and removed (TRAPS
   // LC5). The two highest are never removed, so he sees it here.
   if (is_overtaken(store.names(directory_))) lose();
@@ -277,7 +294,7 @@ void Lease::check() const {
     throw Error(Code::busy,
                 fmt::format("could not finish: the lease on this {} was lost to somebody else, or "
                             "could not be renewed in time",
-                            work_),
+                            doing_),
                 "run it again");
   }
 }

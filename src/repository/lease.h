@@ -25,9 +25,10 @@ namespace holdfast::repository {
 class Lease {
  public:
   /// Takes the lease on `work` ("backup") or throws Error(busy) that names the holder. Renews it in
-  /// the background until it is destroyed, which releases it.
+  /// the background until it is destroyed, which releases it. `doing` is what others are told that
+  /// it is held for; empty: `work`.
   Lease(const Repository& repository, const ClusterPlace& place, std::string work,
-        std::chrono::seconds term = std::chrono::seconds(60));
+        std::chrono::seconds term = std::chrono::seconds(60), std::string doing = {});
   ~Lease();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
@@ -47,6 +48,7 @@ class Lease {
   const Repository& repository_;
   std::string directory_;
   std::string work_;
+  std::string doing_;
   std::chrono::seconds term_;
   std::uint64_t number_ = 0;
   std::uint64_t renewals_ = 0;

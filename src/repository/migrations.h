@@ -6,8 +6,8 @@
 // It is in the repository, not beside the drills' records: there it survives the loss of the host,
 // as the way back that it describes does, and whoever restores has it. migrations/ID is written
 // before the command is started, migrations/ID-ended after it; neither ever changes. So a migration
-// with a beginning and without an end is running, or was cut off. One without a beginning was never
-// started.
+// with a beginning and without an end is running, or was cut off, or its end could not be written.
+// One without a beginning was never started.
 
 #include <nlohmann/json_fwd.hpp>
 #include <optional>

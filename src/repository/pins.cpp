@@ -44,7 +44,7 @@ void Pins::release(const Pin& pin, base::Timestamp now) const {
   document["released"] = base::to_iso(now);
   const std::string name = fmt::format("{}/{}{}", directory(pin.backup), pin.id, released);
   if (put_signed(repository_, name, release_purpose, document)) return;
-  if (!get_signed(repository_, name, release_purpose, identity(pin.backup, pin.id))) {
+  if (!is_released(pin)) {
     throw base::Error(Code::corrupt, fmt::format("cannot release: \"{}\" is corrupt", name),
                       "remove that object, and run it again");
   }
@@ -57,6 +57,18 @@ json Pins::identity(const BackupId& backup, const std::string& pin) const {
           {"pin", pin}};
 }
 
+bool Pins::is_released(const Pin& pin) const {
+  const std::string object =
+      fmt::format("{}/{}{}", directory(pin.backup), pin.id, std::string(released));
+  try {
+    return get_signed(repository_, object, release_purpose, identity(pin.backup, pin.id))
+        .has_value();
+  } catch (const base::Error& error) {
+    if (error.code() != Code::corrupt) throw;
+    return false;
+  }
+}
+
 std::vector<Pin> Pins::of(const BackupId& backup) const {
   const std::vector<std::string> names = repository_.store().names(directory(backup));
   std::vector<Pin> found;
@@ -64,13 +76,9 @@ std::vector<Pin> Pins::of(const BackupId& backup) const {
     if (name.ends_with(released)) continue;
     const std::string object = directory(backup) + "/" + name;
     const std::string release = name + std::string(released);
-    if (std::ranges::find(names, release) != names.end() &&
-        get_signed(repository_, object + std::string(released), release_purpose,
-                   identity(backup, name))) {
-      continue;
-    }
     Pin pin{backup, name, false, {}, {}, {}};
     try {
+      if (std::ranges::find(names, release) != names.end() && is_released(pin)) continue;
       if (const auto document =
               get_signed(repository_, object, pin_purpose, identity(backup, name))) {
         pin.made = base::from_iso(document->at("made").get<std::string>());
@@ -91,7 +99,12 @@ std::vector<Pin> Pins::all() const {
   std::vector<Pin> found;
   for (const std::string& name : repository_.store().names(place_.directory() + "/pins")) {
     if (!is_backup_id(name)) continue;
-    for (Pin& pin : of({name})) found.push_back(std::move(pin));
+    try {
+      for (Pin& pin : of({name})) found.push_back(std::move(pin));
+    } catch (const base::Error& error) {
+      if (error.code() != Code::corrupt) throw;
+      found.push_back({{name}, "", false, {}, {}, {}});  // whatever is in there holds
+    }
   }
   return found;
 }

@@ -45,6 +45,7 @@ class Pins {
 
  private:
   std::string directory(const BackupId& backup) const;
+  bool is_released(const Pin& pin) const;
   /// What both documents of a pin say of whose and which it is.
   nlohmann::json identity(const BackupId& backup, const std::string& pin) const;
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "repository/activity.h"
+#include "store/directory_store.h"
 
 namespace holdfast::repository {
 
@@ -25,8 +26,11 @@ base::Secret base_secret(const Protection& protection, const std::string& id) {
 json read_marker(store::ObjectStore& store) {
   const auto bytes = store.get(marker);
   if (!bytes) {
-    throw Error(Code::not_found, fmt::format("cannot find a repository at {}", store.url()),
-                "create one with `holdfast init`, or correct the url in holdfast.toml");
+    throw Error(
+        Code::not_found,
+        fmt::format("cannot find a repository at {}: there is no \"{}\"", store.url(), marker),
+        "is the disk mounted that it is on? Nothing is made there. Otherwise correct the "
+        "url in holdfast.toml");
   }
   const json parsed = json::parse(base::text(*bytes), nullptr, false);
   const auto damaged = [&] {
@@ -104,6 +108,7 @@ Repository::Created Repository::create(std::unique_ptr<store::ObjectStore> store
     if (!key_object.empty()) store->remove(key_object);
     refuse();
   }
+  store::hold_to(*store, marker);
   return {Repository(std::move(store), id, {key}), key};
 }
 
@@ -125,6 +130,7 @@ Repository Repository::open(std::unique_ptr<store::ObjectStore> store, const Key
                 "remove the key from holdfast.toml and set encryption = \"none\", or make a new "
                 "repository");
   }
+  store::hold_to(*store, marker);
   return Repository(std::move(store), id, protection);
 }
 

@@ -171,7 +171,10 @@ void Alarms::configure(const operations::AlertSettings& settings) {
   });
   const std::lock_guard lock(mutex_);
   settings_ = settings;
-  failing_.clear();
+  // Whether one that failed works now shows when it takes a message: there is one that waits.
+  std::erase_if(failing_, [&](const auto& each) {
+    return std::ranges::find(channels, each.first) == channels.end();
+  });
   ++changes_;
   changed_.notify_all();
 }

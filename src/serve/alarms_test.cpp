@@ -188,6 +188,24 @@ TEST_F(Delivery, what_was_not_delivered_is_delivered_after_a_restart) {
   EXPECT_TRUE(state_.content().outbox.empty()) << "nobody is to be told any more";
 }
 
+TEST_F(Delivery, a_channel_that_fails_does_so_until_it_takes_a_message_or_is_gone) {
+  status_ = 500;
+  Alarms alarms(state_);
+  alarms.configure(settings_);
+  alarms.settle("status/main", alarm());
+  ASSERT_TRUE(soon([&] { return alarms.failing().contains("webhook"); }));
+  alarms.configure(settings_);  // SIGHUP
+  EXPECT_TRUE(alarms.failing().contains("webhook")) << "nothing has become better";
+  status_ = 200;
+  alarms.configure(settings_);
+  ASSERT_TRUE(soon([&] { return alarms.failing().empty(); }));
+  status_ = 500;
+  alarms.settle("status/main", {});
+  ASSERT_TRUE(soon([&] { return alarms.failing().contains("webhook"); }));
+  alarms.configure({});
+  EXPECT_TRUE(alarms.failing().empty());
+}
+
 TEST_F(Delivery, mail_has_headers_that_no_alarm_can_forge) {
   const base::fs::path program = directory_.path() / "sendmail";
   const base::fs::path mail = directory_.path() / "mail";

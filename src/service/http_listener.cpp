@@ -18,6 +18,7 @@ namespace {
 constexpr std::size_t most_headers = 16 << 10;
 constexpr std::size_t most_body = 1 << 20;
 constexpr std::size_t most_connections = 64;
+/// For a request and its answer, from the end of the one before.
 constexpr std::chrono::seconds patience{60};
 
 std::string_view reason(int status) {
@@ -173,6 +174,7 @@ struct HttpListener::Connection {
   base::Fd fd;
   EventLoop::Watch watch = 0;
   EventLoop::Timer timer;
+  EventLoop::Clock::time_point since;  ///< that we wait for its request
   std::string input;
   std::string output;
   bool closes = false;   ///< after the output
@@ -201,7 +203,14 @@ HttpListener::~HttpListener() {
 
 void HttpListener::accept() {
   base::Fd fd(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!fd || connections_.size() >= most_connections) return;
+  const bool full = connections_.size() >= most_connections || (!fd && errno == EMFILE);
+  // Who has said nothing for longest goes, rather than whoever comes to ask.
+  if (full && !connections_.empty()) {
+    end(*std::ranges::min_element(connections_, {}, [](const auto& each) {
+           return each.second->since;
+         })->second);
+  }
+  if (!fd) return;
   send_at_once(fd);
   const int number = fd.get();
   auto connection = std::make_unique<Connection>();
@@ -209,8 +218,15 @@ void HttpListener::accept() {
   made.fd = std::move(fd);
   made.watch = loop_.watch(made.fd, EPOLLIN,
                            [this, &made](std::uint32_t events) { on_events(made, events); });
-  made.timer = loop_.at(EventLoop::Clock::now() + patience, [this, &made] { end(made); });
   connections_.emplace(number, std::move(connection));
+  begin_to_wait(made);
+}
+
+void HttpListener::begin_to_wait(Connection& connection) {
+  loop_.cancel(connection.timer);
+  connection.since = EventLoop::Clock::now();
+  connection.timer =
+      loop_.at(connection.since + patience, [this, &connection] { end(connection); });
 }
 
 void HttpListener::end(Connection& connection) {
@@ -226,9 +242,6 @@ void HttpListener::on_events(Connection& connection, std::uint32_t events) {
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) return end(connection);
     connection.input.append(buffer.data(), static_cast<std::size_t>(got));
-    loop_.cancel(connection.timer);
-    connection.timer =
-        loop_.at(EventLoop::Clock::now() + patience, [this, &connection] { end(connection); });
   } else if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
     return end(connection);
   }
@@ -256,6 +269,7 @@ bool HttpListener::answer(Connection& connection) {
     return false;
   }
   const bool bad = parsed.state == ParsedRequest::State::bad;
+  begin_to_wait(connection);
   const HttpResponse response = bad ? parsed.refusal : handler_(parsed.request);
   const auto header = parsed.request.headers.find("connection");
   connection.closes = bad || (header != parsed.request.headers.end() && header->second == "close");

@@ -65,6 +65,7 @@ class HttpListener {
  private:
   struct Connection;
   void accept();
+  void begin_to_wait(Connection& connection);
   void on_events(Connection& connection, std::uint32_t events);
   bool answer(Connection& connection);
   bool write(Connection& connection);

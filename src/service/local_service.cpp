@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -28,10 +29,22 @@ base::Command shell(const LocalServiceOptions& options) {
   return command;
 }
 
+/// We may be killed so that nothing of ours runs any more. This one, in a group of its own, sees
+/// within a second that it has another parent then, and kills the other.
+base::Command guard_of(pid_t group) {
+  base::Command command;
+  command.argv = {"/bin/sh", "-c",
+                  fmt::format("while read -r a b c parent d </proc/$$/stat && "
+                              "[ \"$parent\" = {} ]; do sleep 1; done; kill -s KILL -- -{}",
+                              ::getpid(), group)};
+  command.own_group = true;
+  return command;
+}
+
 }  // namespace
 
 LocalService::LocalService(const LocalServiceOptions& options)
-    : child_(shell(options), options.log) {}
+    : child_(shell(options), options.log), guard_(guard_of(child_.pid()), "/dev/null") {}
 
 LocalService::~LocalService() {
   child_.signal_group(SIGTERM);
@@ -41,6 +54,7 @@ LocalService::~LocalService() {
     // What does not end is killed.
   }
   child_.signal_group(SIGKILL);
+  guard_.signal_group(SIGKILL);
 }
 
 std::string LocalService::wait_until_it_answers(const std::string& url, std::optional<long> status,

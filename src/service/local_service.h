@@ -3,8 +3,8 @@
 // A service that is started here, by a command of the user's: for a drill, a game day, a recovery.
 //
 // The command runs in a shell, as a process group of its own, which is ended with all in it when
-// the object goes, and killed when we are. Secrets reach it by its environment, never by its
-// arguments.
+// the object goes, and killed with all in it when we are. Secrets reach it by its environment,
+// never by its arguments.
 
 #include <chrono>
 #include <optional>
@@ -41,6 +41,7 @@ class LocalService {
 
  private:
   base::Child child_;
+  base::Child guard_;
 };
 
 }  // namespace holdfast::service

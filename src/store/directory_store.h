@@ -9,9 +9,17 @@
 // Directories stay when they have become empty, but for those whose name ends in ".d" (the parts of
 // something that is being written, by one writer at a time).
 //
+// What is written is written below the directory that was looked at when the writer was made: a
+// store that goes away meanwhile (a mount, a rename) does not grow again where it was.
+//
+// One object that cannot be read (its blocks, its permissions, or that it is no plain file) is
+// Error(corrupt), as long as the store itself answers: it costs that object and no other. Nothing
+// that is no plain file is ever opened. stat() says nothing of whether it can be.
+//
 // A temporary file stays locked (flock) while its writer lives; what a dead writer left behind is
 // removed by `sweep_unfinished`.
 
+#include <memory>
 #include <mutex>
 #include <set>
 
@@ -28,6 +36,7 @@ struct Owner {
 };
 
 class FileWriter;
+class Place;
 
 class DirectoryStore : public ObjectStore {
  public:
@@ -40,19 +49,27 @@ class DirectoryStore : public ObjectStore {
   std::vector<std::string> names(std::string_view directory) override;
   bool remove(std::string_view name) override;
   void settle(std::string_view directory) override;
+  void hold_to(std::string_view name);
   std::size_t sweep_unfinished() override;
   std::string url() const override;
 
  private:
   base::fs::path path_of(std::string_view name) const;
   friend class FileWriter;
-  void prepare_directory(const base::fs::path& directory);
+  void prepare_directory(const base::Fd& root, const base::fs::path& directory);
   void forget_directory(const base::fs::path& directory);
 
   base::fs::path root_;
   Owner owner_;
+  std::shared_ptr<const Place> place_;
   std::mutex mutex_;
-  std::set<base::fs::path> durable_;  ///< directories whose way from the root was synced by us
+  /// Directories, relative, whose way from the root was synced by us.
+  std::set<base::fs::path> durable_;
 };
+
+/// From now on this store is the one in which the object `name` is, with its bytes of now. Where
+/// that object is not (a disk that is not mounted any more, or another one in its place) nothing is
+/// made and nothing is said to be absent: Error(unreachable).
+void hold_to(ObjectStore& store, std::string_view name);
 
 }  // namespace holdfast::store

@@ -69,7 +69,8 @@ class ExpireFault : public ::testing::TestWithParam<Kind> {
   Ended run(const Fault& fault = {}) const {
     return in_a_process([&] {
       const auto read = configuration();
-      expire(faulty_site(read, fault));
+      const auto outcome = expire(faulty_site(read, fault));
+      if (!outcome.failures.empty()) throw base::Error(outcome.failures.front());
     });
   }
   /// What is in the repository, but for leases, marks and what gets a new name in each run.

@@ -182,14 +182,14 @@ TEST_P(MigrateOnce, that_was_killed_is_in_the_journal_as_begun_and_the_next_one_
   }
   EXPECT_TRUE(journal().at(1).at("ended").is_null());
   eventually("the command goes on by itself", [&] { return fs::exists(ran().string() + ".end"); });
-  EXPECT_EQ(journal().at(1).at("state"), "cut off");
+  EXPECT_EQ(journal().at(1).at("state"), "end unknown");
   const auto is_said = [](const Result& next) {
     return next.errors.find("was begun and has no end") != std::string::npos;
   };
   EXPECT_TRUE(is_said(place_.must({"migrate", "--", "true"})));
   EXPECT_FALSE(is_said(place_.must({"migrate", "--", "true"}))) << "not for ever";
   EXPECT_EQ(journal().at(0).at("state"), "failed: 9");
-  EXPECT_EQ(journal().at(1).at("state"), "cut off") << "the list keeps it";
+  EXPECT_EQ(journal().at(1).at("state"), "end unknown") << "the list keeps it";
 }
 
 class MigrateTwice : public Migrate {

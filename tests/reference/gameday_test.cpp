@@ -164,6 +164,17 @@ class StandingService : public ::testing::Test {
                     service_.place.path("gameday.toml"), "--yes"};
     return std::make_unique<Child>(command, service_.scratch() / "gameday.log");
   }
+  nlohmann::json newest_record() const {
+    fs::path newest;
+    for (const auto& each :
+         fs::directory_iterator(service_.place.path("docs/audit/restore-drills"))) {
+      const std::string name = each.path().filename();
+      if (name.ends_with(".json") && name != "head.json" && each.path() > newest) {
+        newest = each.path();
+      }
+    }
+    return nlohmann::json::parse(holdfast::tests::text_of(newest));
+  }
   bool answers() const { return Client(edge_, "").get("/health").status == 200; }
 
   Service service_{{}, false};
@@ -190,7 +201,23 @@ TEST_F(StandingService, is_healed_when_the_game_day_is_interrupted) {
   gameday->signal(SIGINT);
   EXPECT_NE(gameday->wait(), 0);
   EXPECT_TRUE(answers()) << "at once";
-  EXPECT_FALSE(fs::exists(service_.place.path("docs/audit/restore-drills")));
+  EXPECT_EQ(newest_record().at("verdict"), "inconclusive") << "and it is recorded";
+}
+
+TEST_F(StandingService, whose_proxy_is_killed_is_recorded_as_a_row_that_proves_nothing) {
+  write_contract();
+  const fs::path contract = service_.place.path("gameday.toml");
+  std::string text = holdfast::tests::text_of(contract);
+  text.replace(text.find("60s"), 3, "2s");
+  std::ofstream(contract) << text;
+  const auto gameday = start_gameday();
+  eventually("the edge is broken", [&] { return !answers(); });
+  proxy_->signal(SIGKILL);
+  proxy_->wait();
+  EXPECT_EQ(gameday->wait(), holdfast::base::info(holdfast::base::Code::inconclusive).exit_status);
+  const auto record = newest_record();
+  EXPECT_EQ(record.at("verdict"), "inconclusive");
+  EXPECT_EQ(record.at("checks").at(0).at("outcome"), "not run");
 }
 
 TEST_F(StandingService, is_not_broken_by_a_slip_of_the_finger) {
