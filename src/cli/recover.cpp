@@ -50,6 +50,7 @@ void print_plan(const RecoveryPlan& plan) {
     std::cout << fmt::format("  {:<12} {} (within {})\n", operations::name_of(each.step),
                              each.action, base::to_string_short(each.limit));
   }
+  for (const auto& each : plan.obstacles) std::cout << "OBSTACLE: " << each.what << "\n";
 }
 
 json to_json(const RecoveryPlan& plan) {
@@ -60,7 +61,11 @@ json to_json(const RecoveryPlan& plan) {
                      {"action", each.action},
                      {"limit_ms", each.limit.count() / 1000}});
   }
-  return {{"target", plan.target}, {"steps", steps}};
+  json obstacles = json::array();
+  for (const auto& each : plan.obstacles) {
+    obstacles.push_back({{"what", each.what}, {"hint", each.hint}});
+  }
+  return {{"target", plan.target}, {"steps", steps}, {"obstacles", obstacles}};
 }
 
 void print_steps(const Recovery& recovery) {
@@ -81,8 +86,23 @@ std::optional<Recovery> open_recovery(const operations::Configuration& configura
   return std::move(all.back());
 }
 
-void plan(Invocation& invocation, const Options& options) {
+void print_undo(const operations::UndoPlan& plan) {
+  std::cout << fmt::format("What going back on recovery {} will do:\n", plan.recovery);
+  for (const std::string& each : plan.actions) std::cout << "  " << each << "\n";
+}
+
+void plan(Invocation& invocation, const Options& options,
+          const std::vector<operations::RecoveryStep>& skip) {
   const auto repositories = repositories_of(invocation);
+  if (options.resume) {
+    const RecoveryPlan left = operations::plan_resume(repositories, invocation.cluster, skip);
+    return invocation.json ? print_json(invocation, to_json(left)) : print_plan(left);
+  }
+  if (options.undo) {
+    const operations::UndoPlan back = operations::plan_undo(repositories, invocation.cluster);
+    if (!invocation.json) return print_undo(back);
+    return print_json(invocation, {{"recovery", back.recovery}, {"actions", back.actions}});
+  }
   if (const auto open = open_recovery(repositories.front(), invocation.cluster)) {
     if (invocation.json) return print_json(invocation, {{"open", operations::to_json(*open)}});
     std::cout << fmt::format("Recovery {} of {}, begun {}, has not ended:\n", open->id,
@@ -94,8 +114,8 @@ void plan(Invocation& invocation, const Options& options) {
   }
   const RecoveryPlan planned =
       operations::plan_recovery(repositories, invocation.cluster, options.request);
-  if (invocation.json) return print_json(invocation, to_json(planned));
-  print_plan(planned);
+  invocation.json ? print_json(invocation, to_json(planned)) : print_plan(planned);
+  operations::refuse_for(planned.obstacles);
 }
 
 /// One line for each step, as it ends: in the terminal it is the story of the recovery.
@@ -154,11 +174,13 @@ void print(const operations::RecoverOutcome& outcome) {
                            outcome.files.markdown.string());
 }
 
-void confirm(const Options& options, const RecoveryPlan& planned) {
+/// Shows what will be done, and asks, unless it was said that nobody is to be asked.
+void confirm(const Options& options, const std::function<void()>& show_plan,
+             const std::string& question) {
   if (options.yes) return;
-  print_plan(planned);
+  show_plan();
   std::cout.flush();
-  if (confirmed("Recover now?")) return;
+  if (confirmed(question)) return;
   throw Error(Code::refused, "nothing was done: this was not confirmed",
               "answer yes on a terminal, or say --yes; --plan only shows what would be done");
 }
@@ -171,17 +193,27 @@ void run(Invocation& invocation, Options& options) {
   }
   options.request.identity = options.identity;
   if (options.instant) options.request.instant = true;
-  if (options.plan) return plan(invocation, options);
-  const auto repositories = repositories_of(invocation);
-  const operations::RecoverWork work{repositories, invocation.cluster, options.workers, show};
   std::vector<operations::RecoveryStep> skip;
   for (const std::string& name : options.skip) skip.push_back(*operations::recovery_step(name));
-  const bool anew = !options.resume && !options.undo;
-  if (anew) {
-    if (!skip.empty()) throw Error(Code::usage, "--skip is for --resume: a step that failed");
+  if (!skip.empty() && !options.resume) {
+    throw Error(Code::usage, "--skip is for --resume: a step that failed");
+  }
+  if (options.plan) return plan(invocation, options, skip);
+  const auto repositories = repositories_of(invocation);
+  const operations::RecoverWork work{repositories, invocation.cluster, options.workers, show};
+  if (options.resume) {
+    const RecoveryPlan left = operations::plan_resume(repositories, invocation.cluster, skip);
+    confirm(
+        options, [&] { print_plan(left); }, "Go on with this recovery now?");
+  } else if (options.undo) {
+    const operations::UndoPlan back = operations::plan_undo(repositories, invocation.cluster);
+    confirm(
+        options, [&] { print_undo(back); }, "Go back to the old cluster now?");
+  } else {
     const RecoveryPlan planned =
         operations::plan_recovery(repositories, invocation.cluster, options.request);
-    confirm(options, planned);
+    confirm(
+        options, [&] { print_plan(planned); }, "Recover now?");
   }
   base::catch_interrupts();
   std::optional<operations::RecoverOutcome> outcome;
@@ -231,7 +263,8 @@ void add_recover(CLI::App& app, Invocation& invocation) {
   command->add_flag("--instant", options->instant,
                     "Mount the backup, so that the service serves at once; the data follows");
   command->add_flag("--plan", options->plan,
-                    "Only show what would be done, or how far an open recovery is");
+                    "Only show what would be done, or how far an open recovery is; with --resume "
+                    "or --undo, what that would do");
   auto* resume =
       command->add_flag("--resume", options->resume, "Go on with one that has not ended");
   auto* undo = command->add_flag("--undo", options->undo,

@@ -58,7 +58,7 @@ std::string why_not_restored(const std::string& body, const Recovery& recovery) 
 
 StepResult prove_by_service(const RecoveryContext& context) {
   const std::string& url = context.settings().proof;
-  std::string why;
+  std::string& why = context.waits_for;
   const bool proven = await_step(context.settings().limit(Step::proof), [&] {
     const base::HttpAnswer answer = base::http_get(url, std::chrono::seconds(5));
     why = !answer.status          ? answer.why_not
@@ -224,7 +224,7 @@ StepResult await_ready(const RecoveryContext& context) {
   const std::string& url = context.settings().ready;
   if (url.empty()) return skipped("[recover] names no URL in ready");
   const base::Microseconds limit = context.settings().limit(Step::ready);
-  std::string why;
+  std::string& why = context.waits_for;
   const bool ready = await_step(limit, [&] {
     const base::HttpAnswer answer = base::http_get(url, std::chrono::seconds(5));
     why = answer.status ? fmt::format("it answers {}", *answer.status) : answer.why_not;

@@ -1,11 +1,9 @@
 #include "operations/old_cluster.h"
 
-#include <signal.h>
-
-#include <charconv>
-
 #include "base/error.h"
 #include "operations/instant_mount.h"
+#include "postgres/control_file.h"
+#include "postgres/data_directory.h"
 #include "postgres/session.h"
 
 namespace holdfast::operations {
@@ -61,39 +59,76 @@ void check_silence(const RecoveryContext& context) {
               "[recover.command] fence = \"...\"");
 }
 
-}  // namespace
-
-std::optional<pid_t> server_process(const path& data_directory) {
-  const auto bytes = base::read_file(data_directory / "postmaster.pid");
-  if (!bytes) return std::nullopt;
-  const std::string_view text = base::text(*bytes);
-  pid_t pid = 0;
-  std::from_chars(text.data(), text.data() + text.size(), pid);
-  if (pid <= 1) return std::nullopt;
-  // After a crash the number may be another's: a postmaster works in its data directory.
-  std::error_code failed;
-  const path works_in = base::fs::read_symlink(fmt::format("/proc/{}/cwd", pid), failed);
-  if (failed || works_in != base::fs::canonical(data_directory, failed)) return std::nullopt;
-  return pid;
+/// Empty if it cannot be told.
+std::string system_in(const path& directory) {
+  try {
+    return postgres::to_string(postgres::read_control_file(directory).control.system_id);
+  } catch (const Error&) {
+    return {};
+  }
 }
 
-void stop_server(const path& data_directory, base::Microseconds limit) {
-  for (const auto& [number, share] :
-       {std::pair(SIGINT, limit / 2), std::pair(SIGQUIT, limit / 2)}) {
-    const auto pid = server_process(data_directory);
-    if (!pid) return;
-    if (::kill(*pid, number) != 0 && errno != ESRCH) {
-      base::fail_errno(fmt::format("stop the server in \"{}\"", data_directory.string()), errno);
-    }
-    if (await_step(share, [&] { return server_process(data_directory) != pid; })) return;
+/// Throws what is wrong with it.
+void examine(const path& directory, const std::string& system) {
+  const int major = postgres::major_version(directory);
+  const postgres::ControlFile control = postgres::read_control_file(directory).control;
+  if (!system.empty() && postgres::to_string(control.system_id) != system) {
+    base::fail(Code::refused, "it is system {}, and was {}", postgres::to_string(control.system_id),
+               system);
   }
-  throw Error(Code::busy,
-              fmt::format("the server in \"{}\" does not stop", data_directory.string()),
-              "look at its log; kill it by hand");
+  const auto must_be_there = [](const path& name) {
+    if (!base::status_of(name)) base::fail(Code::not_found, "\"{}\" is gone", name.string());
+  };
+  for (const char* name : {"base", "global/pg_filenode.map", "pg_xact"})
+    must_be_there(directory / name);
+  const postgres::Segment segment =
+      postgres::segment_at(control.timeline, control.redo, control.wal_segment_size);
+  must_be_there(directory / "pg_wal" / postgres::file_name(segment, control.wal_segment_size));
+  const std::string version = fmt::format("PG_{}_{}", major, control.catalog_version);
+  for (const postgres::Tablespace& each : postgres::linked_tablespaces(directory)) {
+    must_be_there(path(each.location) / version);
+  }
+}
+
+}  // namespace
+
+bool old_cluster_is_in_place(const RecoveryContext& context) {
+  const Recovery& recovery = context.recovery();
+  return !recovery.old_directory.empty() && is_gone(recovery.old_directory) &&
+         recovery.directory == old_place_of(context.cluster());
+}
+
+std::string why_it_cannot_start(const RecoveryContext& context) {
+  const Recovery& recovery = context.recovery();
+  if (recovery.old_directory.empty()) return {};
+  const path directory =
+      is_gone(recovery.old_directory) ? old_place_of(context.cluster()) : recovery.old_directory;
+  // What a mount has can be seen once it is mounted again.
+  if (read_instant(instant_place(directory))) return {};
+  try {
+    examine(directory, recovery.old_system);
+    return {};
+  } catch (const Error& error) {
+    if (error.code() == Code::interrupted) throw;
+    return error.message();
+  }
+}
+
+path old_place_of(const ClusterConfiguration& cluster) {
+  path place = cluster.data_directory.lexically_normal();
+  if (place.empty()) return place;
+  if (!place.has_filename()) place = place.parent_path();
+  // Also where it leads to nothing: that may have been renamed by us.
+  constexpr int most_links = 40;
+  for (int i = 0; i < most_links && base::fs::is_symlink(place); ++i) {
+    place = (place.parent_path() / base::fs::read_symlink(place)).lexically_normal();
+    if (!place.has_filename()) place = place.parent_path();
+  }
+  return place;
 }
 
 std::string fencing_plan(const RecoveryContext& context) {
-  const path& directory = context.cluster().data_directory;
+  const path directory = old_place_of(context.cluster());
   if (directory.empty() || is_gone(directory)) {
     return "make sure that the old cluster does not answer any more. If it is on another machine, "
            "by going on you say that it is gone for good";
@@ -106,7 +141,7 @@ std::string fencing_plan(const RecoveryContext& context) {
 StepResult fence_old_cluster(const RecoveryContext& context) {
   Recovery& recovery = context.recovery();
   const ClusterConfiguration& cluster = context.cluster();
-  const path& directory = cluster.data_directory;
+  const path directory = old_place_of(cluster);
   std::string found;
   const auto names = directory.empty() ? std::nullopt : base::directory_names(directory);
   if (names && !names->empty()) {
@@ -117,6 +152,7 @@ StepResult fence_old_cluster(const RecoveryContext& context) {
       stop_server(directory, context.settings().limit(RecoveryStep::fence) / 2);
       found = "stopped the old server; ";
     }
+    if (recovery.old_directory.empty()) recovery.old_system = system_in(directory);
     recovery.old_directory = directory.string() + ".before-" + recovery.id;
     context.journal.save();
     rename_cluster(directory, recovery.old_directory);
@@ -132,15 +168,13 @@ StepResult fence_old_cluster(const RecoveryContext& context) {
 void bring_old_cluster_back(const RecoveryContext& context) {
   const Recovery& recovery = context.recovery();
   if (!recovery.directory.empty() && !is_gone(recovery.directory)) {
-    const bool is_old_again = !recovery.old_directory.empty() && is_gone(recovery.old_directory) &&
-                              recovery.directory == context.cluster().data_directory;
-    if (!is_old_again) {
+    if (!old_cluster_is_in_place(context)) {
       stop_server(recovery.directory, std::chrono::minutes(2));
       rename_cluster(recovery.directory, recovery.directory.string() + ".undone-" + recovery.id);
     }
   }
   if (recovery.old_directory.empty() || is_gone(recovery.old_directory)) return;
-  rename_cluster(recovery.old_directory, context.cluster().data_directory);
+  rename_cluster(recovery.old_directory, old_place_of(context.cluster()));
 }
 
 }  // namespace holdfast::operations

@@ -8,6 +8,7 @@
 #include "operations/cut_over.h"
 #include "operations/edge.h"
 #include "operations/old_cluster.h"
+#include "operations/recovery_plan.h"
 #include "operations/recovery_record.h"
 #include "operations/restored_cluster.h"
 
@@ -24,13 +25,9 @@ using std::chrono::steady_clock;
 const std::string ways =
     "When it is mended, `holdfast recover --resume` goes on; `holdfast recover --undo` goes back";
 
-bool only_when_full(Step step) {
-  return step == Step::provision || step == Step::secrets || step == Step::files;
-}
-
 path directory_of(const Configuration& configuration, const std::string& cluster) {
   const path& own = configuration.recover.directory;
-  const path directory = own.empty() ? configuration.cluster(cluster).data_directory : own;
+  const path directory = own.empty() ? old_place_of(configuration.cluster(cluster)) : own;
   if (!directory.empty()) return directory;
   throw Error(Code::configuration,
               fmt::format("cannot recover {}: it is not known where to restore it", cluster),
@@ -48,7 +45,7 @@ class RecoveryRun {
     Recovery& recovery = context_.recovery();
     for (const Step step : skip) leave_out(step);
     for (StepRecord& each : recovery.steps) {
-      if (each.state == StepState::done || each.state == StepState::skipped) continue;
+      if (each.ended()) continue;
       take(each);
       if (each.step == Step::reconnect) recovery.serving = base::now();
       context_.journal.save();
@@ -108,7 +105,10 @@ void RecoveryRun::take(StepRecord& record) {
                 : says_how  ? own
                             : own + ". " + ways);
   };
-  std::optional<base::TimeLimit> time(limit);
+  // What has a limit of its own in it says better why it did not come to its end.
+  constexpr base::Microseconds last_words_time = std::chrono::seconds(2);
+  std::optional<base::TimeLimit> time(limit + last_words_time);
+  context_.waits_for.clear();
   try {
     const StepResult result = act(record.step);
     record.state = result.skipped ? StepState::skipped : StepState::done;
@@ -117,7 +117,11 @@ void RecoveryRun::take(StepRecord& record) {
     const bool late = time->is_over();
     time.reset();
     if (late && error.code() == Code::interrupted) {
-      fail({Code::check_failed, "it did not end within " + base::to_string_short(limit), ways});
+      const std::string& why = context_.waits_for;
+      fail({Code::check_failed,
+            fmt::format("it did not end within {}{}{}", base::to_string_short(limit),
+                        why.empty() ? "" : ": ", why),
+            ways});
     }
     if (error.code() == Code::interrupted) {
       stop_clock();
@@ -210,23 +214,20 @@ void RecoveryRun::start_old_again() {
     run_user_command(context_, "undo fence", *line, context_.settings().limit(Step::fence));
     return;
   }
-  if (!recovery.old_served) return;
-  RestoredCluster::start_server(context_, context_.cluster().data_directory,
-                                context_.settings().limit(Step::start));
+  if (!recovery.old_served || !why_it_cannot_start(context_).empty()) return;
+  start_server(context_, old_place_of(context_.cluster()), context_.settings().limit(Step::start));
 }
 
 RecoverOutcome RecoveryRun::undo() {
+  check_undo(context_);
   Recovery& recovery = context_.recovery();
   const RecoverSettings& settings = context_.settings();
   recovery.undoing = true;
   context_.journal.save();
-  const auto was_begun = [&](Step step) {
-    const StepState state = recovery.at(step).state;
-    return state != StepState::pending && state != StepState::skipped;
-  };
+  const auto was_begun = [&](Step step) { return recovery.at(step).begun_once(); };
   // Backwards, so that nobody comes to the restored cluster any more while it is put aside.
   take_back("the edge", [&] { undo_edge(context_); });
-  for (const Step step : {Step::reconnect, Step::smoke, Step::proof, Step::ready, Step::deploy}) {
+  for (const Step step : undone_by_commands) {
     const auto line = settings.undo_command(step);
     if (!line || !was_begun(step)) continue;
     take_back(std::string(name_of(step)),
@@ -242,7 +243,9 @@ RecoverOutcome RecoveryRun::undo() {
   take_back("restore", [&] { bring_old_cluster_back(context_); });
   take_back("fence", [&] { start_old_again(); });
   const bool cut_over = was_begun(Step::deploy);
-  const bool has_old = recovery.old_served || settings.undo_command(Step::fence);
+  const auto why_not = why_it_cannot_start(context_);
+  const bool has_old =
+      (recovery.old_served && why_not.empty()) || settings.undo_command(Step::fence);
   if (cut_over && has_old) {
     take_back("the service's database", [&] { deploy_service(context_); });
     take_back("the service's readiness", [&] { await_ready(context_); });
@@ -250,9 +253,10 @@ RecoverOutcome RecoveryRun::undo() {
   recovery.end = RecoveryEnd::undone;
   RecoverOutcome outcome = conclude();
   if (!has_old) {
-    outcome.notes.push_back(
-        "no server ran when the recovery began, so none runs now; begin anew with `holdfast "
-        "recover`");
+    outcome.notes.push_back(fmt::format("{}, so none runs now; begin anew with `holdfast recover`",
+                                        why_not.empty()
+                                            ? "no server ran when the recovery began"
+                                            : "the old cluster cannot start (" + why_not + ")"));
   }
   return outcome;
 }
@@ -267,7 +271,7 @@ RecoverOutcome RecoveryRun::conclude() {
   if (recovery.end == RecoveryEnd::recovered) {
     outcome.rotation = rotation_after(context_);
     const path& configured = context_.cluster().data_directory;
-    if (!configured.empty() && recovery.directory != configured) {
+    if (!configured.empty() && recovery.directory != old_place_of(context_.cluster())) {
       outcome.notes.push_back(
           fmt::format("{} still names the old place: set data_directory = \"{}\"{} in [cluster.{}]",
                       context_.configuration().path.string(), recovery.directory.string(),
@@ -321,86 +325,26 @@ Recovery new_recovery(const std::vector<Configuration>& repositories, const std:
   return recovery;
 }
 
-std::string action_of(const RecoveryContext& context, Step step, const std::string& target) {
-  const RecoverSettings& settings = context.settings();
-  const Recovery& recovery = context.recovery();
-  const auto line = settings.command(step);
-  const std::string by = line ? fmt::format("run: {}", *line) : "";
-  switch (step) {
-    case Step::fence:
-      return (line ? by + "; then " : "") + fencing_plan(context);
-    case Step::target:
-      return target;
-    case Step::secrets:
-      return line ? by
-                  : fmt::format("open the newest bundle into {}",
-                                settings.environment_file.string());
-    case Step::restore:
-      return line ? by
-                  : fmt::format("{} {}",
-                                recovery.instant ? "mount the backup at" : "write the files to",
-                                recovery.directory.string());
-    case Step::replay:
-      return line ? by : "replay WAL to the target, on a socket of its own";
-    case Step::prove:
-      return line ? by : "the checks of a drill, sampled";
-    case Step::start:
-      return line ? by
-                  : fmt::format("archive to the repository, and pg_ctl -D {} start",
-                                recovery.directory.string());
-    case Step::environment:
-      if (line) return by;
-      return fmt::format("{} in {} to {}:{}", settings.variable, settings.environment_file.string(),
-                         settings.database_host, settings.database_port.value_or(5432));
-    case Step::deploy:
-      if (line) return by;
-      return settings.compose ? fmt::format("compose makes {} anew", settings.compose->service)
-                              : fmt::format("restart {}", settings.unit);
-    case Step::ready:
-      return line ? by : fmt::format("wait until {} answers 200", settings.ready);
-    case Step::proof:
-      if (line) return by;
-      return settings.proof.empty() ? "the service has sessions on the restored cluster"
-                                    : fmt::format("{} names the restored cluster", settings.proof);
-    case Step::smoke:
-      return line ? by : fmt::format("the gate of {}", settings.smoke.string());
-    case Step::backup:
-      return line ? by : "take a backup on the new timeline";
-    case Step::files:
-      return line ? by : "what was taken along with backups, where it was";
-    case Step::reconnect:
-      return settings.edge ? (line ? by + "; then " : "") + edge_plan(*settings.edge) : by;
-    case Step::provision:
-      return by;
+/// Throws Error(refused) if it has ended, or goes back already.
+void check_resume(const Recovery& recovery) {
+  if (recovery.end != RecoveryEnd::open) {
+    throw Error(Code::refused,
+                fmt::format("recovery {} has ended: it is {}", recovery.id, name_of(recovery.end)),
+                "`holdfast recover` begins a new one");
   }
-  return by;
+  if (recovery.undoing) {
+    throw Error(Code::refused, fmt::format("recovery {} is being undone", recovery.id),
+                "`holdfast recover --undo` goes on with that");
+  }
 }
 
-bool is_left_out(const RecoveryContext& context, Step step) {
-  const RecoverSettings& settings = context.settings();
-  if (only_when_full(step) && !context.recovery().full) return true;
-  if (settings.command(step)) return false;
-  switch (step) {
-    case Step::provision:
-      return true;
-    case Step::reconnect:
-      return !settings.edge;
-    case Step::secrets:
-      return settings.environment_file.empty() || context.recovery().identity.empty();
-    case Step::environment:
-      return settings.environment_file.empty() || settings.database_host.empty();
-    case Step::deploy:
-      return !settings.compose && settings.unit.empty();
-    case Step::ready:
-      return settings.ready.empty();
-    case Step::proof:
-      return settings.proof.empty() && settings.ready.empty() && !settings.compose &&
-             settings.unit.empty() && !settings.command(Step::deploy);
-    case Step::smoke:
-      return settings.smoke.empty();
-    default:
-      return false;
-  }
+Recovery last_recovery(const std::vector<Configuration>& repositories, const std::string& cluster) {
+  const Configuration& configuration = repositories.front();
+  auto all = read_recoveries(configuration.recover.state, configuration.cluster(cluster).name);
+  if (!all.empty()) return std::move(all.back());
+  throw Error(Code::not_found,
+              fmt::format("there is no recovery of {}", configuration.cluster(cluster).name),
+              "`holdfast recover` begins one");
 }
 
 }  // namespace
@@ -412,22 +356,46 @@ RecoveryPlan plan_recovery(const std::vector<Configuration>& repositories,
   RecoveryJournal journal =
       RecoveryJournal::only_planned(new_recovery(repositories, cluster, request));
   RecoveryContext context{repositories, journal, progress, 1};
-  const RestorePlan restore = RestoredCluster(context).plan();
-  RecoveryPlan plan;
-  plan.target = fmt::format("backup {} of {}, to {}", restore.backup.id.text,
-                            base::to_string(restore.backup.stopped), to_string(restore.target));
-  for (std::size_t i = 0; i < recovery_steps; ++i) {
-    const Step step = static_cast<Step>(i);
-    const bool left_out = is_left_out(context, step);
-    plan.steps.push_back({step, left_out ? "" : action_of(context, step, plan.target), left_out,
-                          context.settings().limit(step)});
+  Prospect prospect = RestoredCluster(context).prospect();
+  const RestorePlan& restore = prospect.plan;
+  RecoveryPlan plan = planned_steps(
+      context, fmt::format("backup {} of {}, to {}", restore.backup.id.text,
+                           base::to_string(restore.backup.stopped), to_string(restore.target)));
+  plan.obstacles = std::move(prospect.obstacles);
+  return plan;
+}
+
+RecoveryPlan plan_resume(const std::vector<Configuration>& repositories, const std::string& cluster,
+                         const std::vector<RecoveryStep>& skip) {
+  base::Progress progress;
+  RecoveryJournal journal = RecoveryJournal::only_planned(last_recovery(repositories, cluster));
+  check_resume(journal.recovery());
+  const RecoveryContext context{repositories, journal, progress, 1};
+  const Recovery& recovery = journal.recovery();
+  RecoveryPlan plan = planned_steps(
+      context, recovery.backup.empty()
+                   ? "what was asked for when it began"
+                   : fmt::format("backup {}, to {}", recovery.backup, recovery.target));
+  std::erase_if(plan.steps,
+                [&](const PlannedStep& each) { return recovery.at(each.step).ended(); });
+  for (PlannedStep& each : plan.steps) {
+    if (std::ranges::find(skip, each.step) == skip.end()) continue;
+    each.skipped = true;
   }
   return plan;
 }
 
+UndoPlan plan_undo(const std::vector<Configuration>& repositories, const std::string& cluster) {
+  base::Progress progress;
+  RecoveryJournal journal = RecoveryJournal::only_planned(last_recovery(repositories, cluster));
+  const RecoveryContext context{repositories, journal, progress, 1};
+  check_undo(context);
+  return {journal.recovery().id, undo_actions(context)};
+}
+
 RecoverOutcome recover(const RecoverWork& work, const RecoverRequest& request,
                        base::Progress& progress) {
-  plan_recovery(work.repositories, work.cluster, request);
+  refuse_for(plan_recovery(work.repositories, work.cluster, request).obstacles);
   RecoveryJournal journal =
       RecoveryJournal::begin(work.repositories.front().recover.state,
                              new_recovery(work.repositories, work.cluster, request));
@@ -440,15 +408,7 @@ RecoverOutcome resume_recovery(const RecoverWork& work, const std::vector<Recove
   RecoveryJournal journal =
       RecoveryJournal::last(configuration.recover.state, configuration.cluster(work.cluster).name);
   Recovery& recovery = journal.recovery();
-  if (recovery.end != RecoveryEnd::open) {
-    throw Error(Code::refused,
-                fmt::format("recovery {} has ended: it is {}", recovery.id, name_of(recovery.end)),
-                "`holdfast recover` begins a new one");
-  }
-  if (recovery.undoing) {
-    throw Error(Code::refused, fmt::format("recovery {} is being undone", recovery.id),
-                "`holdfast recover --undo` goes on with that");
-  }
+  check_resume(recovery);
   if (!identity.empty()) recovery.identity = base::fs::absolute(identity).string();
   return RecoveryRun(work, journal, progress).run(skip);
 }
@@ -457,9 +417,6 @@ RecoverOutcome undo_recovery(const RecoverWork& work, base::Progress& progress) 
   const Configuration& configuration = work.repositories.front();
   RecoveryJournal journal =
       RecoveryJournal::last(configuration.recover.state, configuration.cluster(work.cluster).name);
-  if (journal.recovery().end == RecoveryEnd::undone) {
-    base::fail(Code::refused, "recovery {} is undone already", journal.recovery().id);
-  }
   return RecoveryRun(work, journal, progress).undo();
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "operations/recovery_context.h"
+#include "operations/recovery_plan.h"
 #include "operations/secrets.h"
 
 namespace holdfast::operations {
@@ -27,20 +28,20 @@ struct RecoverRequest {
   std::string completed_by;
 };
 
-struct PlannedStep {
-  RecoveryStep step{};
-  std::string action;  ///< what will be done, or why nothing
-  bool skipped = false;
-  base::Microseconds limit{};
-};
-struct RecoveryPlan {
-  std::vector<PlannedStep> steps;
-  std::string target;  ///< what would be restored
-};
 /// Touches nothing. Throws if there is nothing that can be restored, or if something is missing
 /// that a later step will need.
 RecoveryPlan plan_recovery(const std::vector<Configuration>& repositories,
                            const std::string& cluster, const RecoverRequest& request);
+/// What is left of the last one. Touches nothing; throws what resume_recovery() would.
+RecoveryPlan plan_resume(const std::vector<Configuration>& repositories, const std::string& cluster,
+                         const std::vector<RecoveryStep>& skip);
+
+struct UndoPlan {
+  std::string recovery;
+  std::vector<std::string> actions;
+};
+/// Touches nothing; throws what undo_recovery() would refuse.
+UndoPlan plan_undo(const std::vector<Configuration>& repositories, const std::string& cluster);
 
 struct RecoverOutcome {
   Recovery recovery;
@@ -69,7 +70,8 @@ RecoverOutcome recover(const RecoverWork& work, const RecoverRequest& request,
 RecoverOutcome resume_recovery(const RecoverWork& work, const std::vector<RecoveryStep>& skip,
                                const base::fs::path& identity, base::Progress& progress);
 /// Takes back the last one, ended or not: the old cluster is where it was, and serves if it did.
-/// The restored one is put aside.
+/// The restored one is put aside. Throws Error(refused) if the restored one serves and the old one
+/// could not.
 RecoverOutcome undo_recovery(const RecoverWork& work, base::Progress& progress);
 
 }  // namespace holdfast::operations

@@ -16,6 +16,8 @@ struct RecoveryContext {
   RecoveryJournal& journal;
   base::Progress& progress;
   unsigned workers = 1;
+  /// Why what a step waits for is not so yet: said if its time is over.
+  mutable std::string waits_for = {};
 
   /// Where clusters and the service are described: alike for all repositories.
   const Configuration& configuration() const { return repositories.front(); }

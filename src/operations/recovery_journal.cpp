@@ -136,6 +136,7 @@ json to_json(const Recovery& recovery) {
           {"directory", recovery.directory.string()},
           {"old_directory", recovery.old_directory.string()},
           {"old_served", recovery.old_served},
+          {"old_system", recovery.old_system},
           {"instant", recovery.instant},
           {"tablespaces", recovery.tablespaces},
           {"timeline", recovery.timeline},
@@ -178,6 +179,7 @@ Recovery recovery_of(const json& document) {
   recovery.directory = document.at("directory").get<std::string>();
   recovery.old_directory = document.at("old_directory").get<std::string>();
   document.at("old_served").get_to(recovery.old_served);
+  recovery.old_system = document.value("old_system", "");  // older ones have none
   document.at("instant").get_to(recovery.instant);
   document.at("tablespaces").get_to(recovery.tablespaces);
   document.at("timeline").get_to(recovery.timeline);

@@ -29,6 +29,10 @@ struct StepRecord {
   base::Timestamp begun;      ///< of the last try
   base::Microseconds took{};  ///< of all tries that ended
   std::string found;          ///< what was done, or why not
+
+  bool ended() const { return state == StepState::done || state == StepState::skipped; }
+  /// Something may have been done.
+  bool begun_once() const { return state != StepState::pending && state != StepState::skipped; }
 };
 
 enum class RecoveryEnd {
@@ -59,6 +63,7 @@ struct Recovery {
   base::fs::path directory;      ///< of the restored cluster
   base::fs::path old_directory;  ///< where the old one was put; empty: nowhere
   bool old_served = false;       ///< a server ran on it
+  std::string old_system;        ///< as its pg_control said; empty: it could not be read
   bool instant = false;
   std::vector<std::string> tablespaces;    ///< RestoreOptions::tablespaces
   std::uint32_t timeline = 0;              ///< the new one

@@ -3,12 +3,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/error.h"
 #include "operations/backup.h"
 #include "operations/doctor.h"
 #include "operations/instant_mount.h"
 #include "operations/old_cluster.h"
+#include "operations/recovery_start.h"
+#include "postgres/control_file.h"
 #include "postgres/data_directory.h"
 #include "postgres/recovery_settings.h"
 #include "postgres/server.h"
@@ -31,19 +34,40 @@ void give_like(const path& file, const path& model) {
   }
 }
 
+/// A promotion removes recovery.signal first, and takes the control file to the new timeline last:
+/// one that was killed in between is made to happen again. Else the server would go on writing on
+/// the old timeline. False if it was promoted.
+bool recover_again(const path& directory, postgres::Timeline timeline) {
+  const postgres::ControlFile control = postgres::read_control_file(directory).control;
+  if (std::max(control.timeline, control.min_recovery_timeline) > timeline) return false;
+  const path signal = directory / "recovery.signal";
+  if (base::status_of(signal)) return true;
+  base::replace_file(signal, {});
+  give_like(signal, directory);
+  base::sync_directory(directory);
+  return true;
+}
+
 bool holds_nothing(const path& directory) {
   const auto names = base::directory_names(directory);
   return !names || names->empty();
 }
 
-/// Renaming one takes its mount down, and so does a death.
-void mount_if_instant(const path& directory) {
-  const InstantPlace instant = instant_place(directory);
-  if (read_instant(instant) && !serving_process(instant)) start_mount_process(instant);
-}
-
 std::chrono::seconds seconds_of(base::Microseconds limit) {
   return std::chrono::ceil<std::chrono::seconds>(limit);
+}
+
+/// Where packages configure the server below /etc, that stays the one configuration: the one that
+/// the restore made, so that a server can start from this directory alone, has done its work. What
+/// the old directory had under these names is the user's.
+void leave_one_configuration(const Recovery& recovery) {
+  if (!packaged_cluster(recovery.directory)) return;
+  for (const char* name : {"postgresql.conf", "pg_hba.conf", "pg_ident.conf", "holdfast.config"}) {
+    const bool is_users =
+        !recovery.old_directory.empty() && base::status_of(recovery.old_directory / name, false);
+    if (!is_users) base::fs::remove_all(recovery.directory / name);
+  }
+  base::sync_directory(recovery.directory);
 }
 
 /// Where the timeline began on which the cluster is now.
@@ -55,6 +79,29 @@ postgres::Lsn beginning_of(postgres::Timeline timeline, const path& data_directo
 }
 
 }  // namespace
+
+path restored_tablespace(const Recovery& recovery, const repository::LinkedDirectory& link) {
+  if (holds_nothing(link.location)) return link.location;
+  // Where they were they still are, and the old cluster is kept.
+  return path(fmt::format("{}.tablespaces-{}", recovery.directory.string(), recovery.id)) /
+         link.path.substr(link.path.rfind('/') + 1);
+}
+
+std::vector<path> unarchived_wal(const Site& site, const RestorePlan& plan, const path& old) {
+  std::vector<path> files;
+  if (old.empty()) return files;
+  const path from = old / "pg_wal";
+  const repository::WalArchive archive(site.repository, plan.backup.place);
+  for (const std::string& name : base::directory_names(from).value_or(std::vector<std::string>{})) {
+    const auto parsed = postgres::parse_wal_file_name(name);
+    if (!parsed || parsed->kind != postgres::WalFileName::Kind::segment) continue;
+    const auto segment = parsed->segment(plan.backup.segment_size);
+    if (!segment || segment->timeline != plan.history.timeline()) continue;
+    if (postgres::end_of(*segment, plan.backup.segment_size) < plan.backup.stop) continue;
+    if (!archive.has(name)) files.push_back(from / name);
+  }
+  return files;
+}
 
 /// The first repository that can.
 template <typename Work>
@@ -72,15 +119,19 @@ auto RestoredCluster::with_site(Work work) {
   }
 }
 
-RestorePlan RestoredCluster::plan() const {
+Prospect RestoredCluster::prospect() const {
   RestoredCluster here(context_);
-  return here.with_site(
-      [&](const Site& site) { return plan_restore(site, context_.recovery().request); });
+  return here.with_site([&](const Site& site) {
+    RestorePlan plan = plan_restore(site, context_.recovery().request);
+    auto obstacles = find_obstacles(context_, site, plan);
+    return Prospect{std::move(plan), std::move(obstacles)};
+  });
 }
 
 StepResult RestoredCluster::choose() {
   Recovery& recovery = context_.recovery();
-  const RestorePlan plan = this->plan();
+  const RestorePlan plan =
+      with_site([&](const Site& site) { return plan_restore(site, context_.recovery().request); });
   recovery.backup = plan.backup.id.text;
   recovery.system_id = plan.backup.place.system_id;
   recovery.target = to_string(plan.target);
@@ -119,10 +170,10 @@ StepResult RestoredCluster::restore() {
       const auto map =
           repository::Backups(site.repository, plan.backup.place).read_map(plan.backup.id);
       for (const repository::LinkedDirectory& link : map.links) {
-        if (holds_nothing(link.location)) continue;
-        const std::string oid = link.path.substr(link.path.rfind('/') + 1);
-        places.push_back(fmt::format("{}={}.tablespaces-{}/{}", oid, recovery.directory.string(),
-                                     recovery.id, oid));
+        const path place = restored_tablespace(recovery, link);
+        if (place == link.location) continue;
+        places.push_back(
+            fmt::format("{}={}", link.path.substr(link.path.rfind('/') + 1), place.string()));
       }
       return places;
     });
@@ -163,36 +214,31 @@ bool is_segment(base::View bytes, const postgres::WalFileName& name, const Backu
 /// A server in recovery reads its own pg_wal where the archive has nothing.
 std::string RestoredCluster::rescue_wal(const Site& site, const RestorePlan& plan) {
   const Recovery& recovery = context_.recovery();
-  const path from = recovery.old_directory / "pg_wal";
-  if (recovery.old_directory.empty() || !base::status_of(from)) return {};
-  const repository::WalArchive archive(site.repository, plan.backup.place);
   const path to = recovery.directory / "pg_wal";
-  std::size_t count = 0;
-  for (const std::string& name : base::directory_names(from).value_or(std::vector<std::string>{})) {
-    const auto parsed = postgres::parse_wal_file_name(name);
-    if (!parsed || parsed->kind != postgres::WalFileName::Kind::segment) continue;
-    const auto segment = parsed->segment(plan.backup.segment_size);
-    if (!segment || segment->timeline != plan.history.timeline()) continue;
-    if (postgres::end_of(*segment, plan.backup.segment_size) < plan.backup.stop) continue;
-    if (archive.has(name)) continue;
-    auto bytes = base::read_file(from / name);
-    if (!bytes || !is_segment(*bytes, *parsed, plan.backup)) continue;
+  const repository::WalArchive archive(site.repository, plan.backup.place);
+  const auto files = unarchived_wal(site, plan, recovery.old_directory);
+  for (const path& from : files) {
+    auto bytes = base::read_file(from).value();
+    const auto segment = postgres::parse_wal_file_name(from.filename().string())
+                             .value()
+                             .segment(plan.backup.segment_size)
+                             .value();
     // As `wal fetch` hands it on: a tablespace that it makes has its place in the old cluster.
     const auto neighbour = [&](std::uint64_t number) {
       const std::string other =
-          postgres::file_name({segment->timeline, number}, plan.backup.segment_size);
+          postgres::file_name({segment.timeline, number}, plan.backup.segment_size);
       auto found = archive.get(other);
-      return found ? std::move(found) : base::read_file(from / other);
+      return found ? std::move(found) : base::read_file(from.parent_path() / other);
     };
-    postgres::put_tablespaces_in_place(*bytes, {[&] { return neighbour(segment->number - 1); },
-                                                [&] { return neighbour(segment->number + 1); }});
-    base::replace_file(to / name, *bytes);
-    give_like(to / name, recovery.directory);
-    ++count;
+    postgres::put_tablespaces_in_place(bytes, {[&] { return neighbour(segment.number - 1); },
+                                               [&] { return neighbour(segment.number + 1); }});
+    base::replace_file(to / from.filename(), bytes);
+    give_like(to / from.filename(), recovery.directory);
   }
-  if (count == 0) return {};
+  if (files.empty()) return {};
   base::sync_file_system(to);
-  return fmt::format("; {} WAL files that were not archived came from the old directory", count);
+  return fmt::format("; {} WAL files that were not archived came from the old directory",
+                     files.size());
 }
 
 void RestoredCluster::run_closed() {
@@ -210,15 +256,15 @@ void RestoredCluster::run_closed() {
     return 0;
   });
   context_.progress.begin("replaying WAL", 0);
+  promoted_before_ = !recover_again(recovery.directory, closed_->plan().history.timeline());
   closed_->start(witnesses_.superuser(),
                  seconds_of(context_.settings().limit(RecoveryStep::replay)));
 }
 
 StepResult RestoredCluster::replay() {
   Recovery& recovery = context_.recovery();
-  // Promotion removes it: then an earlier try died right behind that.
-  const bool again = !base::status_of(recovery.directory / "recovery.signal");
   run_closed();
+  const bool again = promoted_before_;  // then an earlier try died right behind that
   postgres::Recovered reached = closed_->server().recovered();
   const postgres::Lsn begins = beginning_of(reached.timeline, recovery.directory);
   if (again) reached.replayed = begins;
@@ -297,50 +343,12 @@ std::string RestoredCluster::connection(const RecoveryContext& context) {
   return own.empty() ? context.cluster().connection : own;
 }
 
-void RestoredCluster::start_server(const RecoveryContext& context, const path& directory,
-                                   base::Microseconds limit) {
-  if (server_process(directory)) return;
-  mount_if_instant(directory);
-  if (const auto line = context.settings().command(RecoveryStep::start)) {
-    return run_user_command(context, name_of(RecoveryStep::start), *line, limit);
-  }
-  const auto found = postgres::find_installation(postgres::major_version(directory));
-  const auto program = found ? found->program("pg_ctl") : std::nullopt;
-  if (!program) {
-    throw Error(
-        Code::not_found,
-        fmt::format("could not find pg_ctl of PostgreSQL {}", postgres::major_version(directory)),
-        "install it, or say how the server is started: [recover.command] start = \"...\"");
-  }
-  base::Command command;
-  command.argv = {program->string(),
-                  "-D",
-                  directory.string(),
-                  "-s",
-                  "-w",
-                  "-t",
-                  std::to_string(seconds_of(limit).count()),
-                  "-l",
-                  (directory / "holdfast-server.log").string(),
-                  "start"};
-  command.directory = "/";
-  if (base::running_as_root()) {
-    const auto owner = base::status_of(directory);
-    command.user = owner ? base::find_user(owner->st_uid) : std::nullopt;
-  }
-  const service::Deployment done = service::deploy(command, limit, {});
-  if (done.ok()) return;
-  throw Error(Code::postgres,
-              fmt::format("could not start the server in \"{}\": {}", directory.string(),
-                          done.output.substr(0, done.output.find('\n'))),
-              fmt::format("its log is {}", command.argv.at(8)));
-}
-
 StepResult RestoredCluster::open() {
   close();
   const Recovery& recovery = context_.recovery();
   const base::Microseconds limit = context_.settings().limit(RecoveryStep::start);
-  std::string why = "it does not answer";
+  std::string& why = context_.waits_for;
+  why = "it does not answer";
   const auto is_open = [&] {
     try {
       postgres::Session session(connection(context_));
@@ -360,12 +368,24 @@ StepResult RestoredCluster::open() {
   if (!server_process(recovery.directory) || !is_open()) {
     stop_server(recovery.directory, std::chrono::minutes(1));
     if (!context_.cluster().data_directory.empty()) set_up_archiving();
+    leave_one_configuration(recovery);
     start_server(context_, recovery.directory, limit);
   }
-  const bool open = await_step(limit, is_open);
-  if (open)
+  // Refused for who we are, it will be so the next time, too.
+  const auto is_final = [&] {
+    return std::ranges::any_of(
+        std::array{"password", "pg_hba.conf", "authentication failed", "does not exist"},
+        [&](const char* words) { return why.find(words) != std::string::npos; });
+  };
+  bool open = false;
+  const bool known = await_step(limit, [&] {
+    open = is_open();
+    return open || (server_process(recovery.directory) && is_final());
+  });
+  if (known && open) {
     return {false, fmt::format("it serves system {} on timeline {}", recovery.system_id,
                                recovery.timeline)};
+  }
   throw Error(Code::check_failed, fmt::format("the restored cluster cannot be reached: {}", why),
               "[recover] connection says where it is, [recover.command] start how it is started");
 }

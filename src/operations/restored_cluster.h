@@ -9,15 +9,29 @@
 
 #include "operations/closer_look.h"
 #include "operations/recovery_context.h"
+#include "operations/recovery_obstacles.h"
 
 namespace holdfast::operations {
+
+struct Prospect {
+  RestorePlan plan;
+  std::vector<Obstacle> obstacles;
+};
+
+/// Where a tablespace of the backup will be.
+base::fs::path restored_tablespace(const Recovery& recovery,
+                                   const repository::LinkedDirectory& link);
+
+/// Segments in the old cluster's pg_wal that replay wants, and that the archive lacks.
+std::vector<base::fs::path> unarchived_wal(const Site& site, const RestorePlan& plan,
+                                           const base::fs::path& old);
 
 class RestoredCluster {
  public:
   explicit RestoredCluster(RecoveryContext& context) : context_(context) {}
 
   /// Before anything is touched: can it be done at all?
-  RestorePlan plan() const;
+  Prospect prospect() const;
 
   StepResult choose();
   /// What the archive lacks of the old cluster's WAL, and what lies in its directory, is taken from
@@ -29,9 +43,6 @@ class RestoredCluster {
   StepResult open();
   StepResult back_up();
 
-  /// Starts whatever is in a directory, by the user's command or pg_ctl, unless it runs.
-  static void start_server(const RecoveryContext& context, const base::fs::path& directory,
-                           base::Microseconds limit);
   /// Where the restored cluster is reached once it is open.
   static std::string connection(const RecoveryContext& context);
 
@@ -48,6 +59,7 @@ class RestoredCluster {
   std::optional<Site> site_;
   std::unique_ptr<ScratchCluster> closed_;
   Witnesses witnesses_;
+  bool promoted_before_ = false;  ///< when it was started last, it had left the old timeline
 };
 
 }  // namespace holdfast::operations

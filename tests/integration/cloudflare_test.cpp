@@ -281,7 +281,7 @@ TEST_F(RecoverEdge, leads_the_world_here_and_back_also_when_it_is_killed_in_betw
   child.signal(SIGKILL);
   child.wait();
   said_ += text_of(place_.path("log"));
-  const Result done = recover({"--resume"});
+  const Result done = recover({"--resume", "--yes"});
   ASSERT_EQ(done.status, 0) << done.errors << text_of(place_.path("log"));
   expect_led_here();
 
@@ -290,12 +290,12 @@ TEST_F(RecoverEdge, leads_the_world_here_and_back_also_when_it_is_killed_in_betw
   std::string other = right;
   other.replace(other.find("db.example.com"), 2, "tw");
   overwrite(place_.configuration(), other);
-  const Result refused = recover({"--undo"});
+  const Result refused = recover({"--undo", "--yes"});
   EXPECT_EQ(refused.status, base::info(Code::configuration).exit_status) << refused.errors;
   EXPECT_NE(refused.errors.find("db.example.com any more, which was 192.0.2.1"), std::string::npos)
       << refused.errors;
   overwrite(place_.configuration(), right);
-  const Result undone = recover({"--undo"});
+  const Result undone = recover({"--undo", "--yes"});
   ASSERT_EQ(undone.status, 0) << undone.errors;
   json after = fake_.client();
   // Who serves the tunnel is the old host's own business.
@@ -319,17 +319,17 @@ TEST_F(RecoverEdge, that_nobody_can_connect_says_so_and_keeps_who_serves) {
   EXPECT_EQ(fake_.changes(), 0U);
   // One that was away when it was asked who serves is no new one.
   fake_.tell({{"connect", "c0"}, {"run_at", "2026-01-01T00:00:00Z"}});
-  EXPECT_EQ(recover({"--resume"}).status, base::info(Code::check_failed).exit_status);
+  EXPECT_EQ(recover({"--resume", "--yes"}).status, base::info(Code::check_failed).exit_status);
   EXPECT_EQ(fake_.changes(), 0U);
   // Somebody starts it by hand.
   fake_.tell({{"connect", "c2"}});
   fs::remove(place_.path("token"));
-  const Result without = recover({"--resume"});
+  const Result without = recover({"--resume", "--yes"});
   EXPECT_NE(without.status, 0);
   EXPECT_NE(without.errors.find("token"), std::string::npos) << without.errors;
   overwrite(place_.path("token"), token);
   place_.give_to_server_user(place_.path("token"));
-  const Result done = recover({"--resume"});
+  const Result done = recover({"--resume", "--yes"});
   ASSERT_EQ(done.status, 0) << done.errors;
   expect_led_here();
 }
