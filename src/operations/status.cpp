@@ -60,6 +60,7 @@ class Look {
   void look_at_repository();
   void choose(const Catalog& catalog);
   void look_at_backups(const Catalog& catalog);
+  void look_at_room();
   void look_at_pins();
   void look_at_wal(const SystemView& system);
   void look_at_server();
@@ -90,6 +91,7 @@ void Look::look_at_repository() {
     if (each.place.system_id == system_) view_ = &each;
   }
   if (view_ != nullptr) look_at_wal(*view_);
+  look_at_room();
   look_at_pins();
 }
 
@@ -184,6 +186,25 @@ void Look::look_at_wal(const SystemView& system) {
   report_.risk.durable_end = newest.to_lsn;
   report_.risk.how = "the server could not be asked: it may have committed nothing since";
   report_.risk.age = std::max(base::Microseconds(0), base::now() - newest.to);
+}
+
+/// A repository that takes nothing more: `wal receive` and the archiver wait until it does.
+void Look::look_at_room() {
+  constexpr std::string_view scheme = "file://";
+  constexpr std::uint64_t one_segment = 16 << 20;
+  const std::string url = site_->repository.store().url();
+  struct statvfs room {};
+  if (!url.starts_with(scheme) || ::statvfs(url.c_str() + scheme.size(), &room) != 0) return;
+  const std::uint64_t left = std::uint64_t{room.f_bavail} * room.f_frsize;
+  if (left >= one_segment) return;
+  const std::optional<Timestamp>& last = report_.risk.last_commit;
+  note(Level::bad, "room",
+       fmt::format("the repository's file system is full ({} left){}", base::size_text(left),
+                   last ? fmt::format(": the last commit in it is of {}, and WAL since then waits "
+                                      "on the server",
+                                      base::to_string(*last))
+                        : ""),
+       "make room: `wal receive` and archiving then go on by themselves");
 }
 
 void Look::look_at_server() {
@@ -285,7 +306,7 @@ void Look::compare_with(postgres::Session& session) {
   risk.age = std::max(base::Microseconds(0), now - *risk.last_commit);
   risk.how = behind ? "the age of the last commit in the repository; the server has newer ones"
                     : "the age of the last commit in the repository; the server may have newer "
-                      "ones: its pg_wal could not be read";
+                      "ones: its pg_wal could not be read, or holds too much";
 }
 
 /// Reads what the server has written behind the WAL in the repository. nullopt: it cannot be told.
@@ -304,7 +325,11 @@ std::optional<bool> Look::commits_behind_the_archive() const {
   // From the last segment that both have, as a record may begin in it.
   const std::uint64_t first = (risk.durable_end.value - 1) / size.bytes;
   postgres::WalReader reader(Lsn{first * size.bytes}, size);
+  // A server may have written for days without archiving, and all of it in one transaction.
+  constexpr std::uint64_t most_bytes = 256 << 20;
+  const std::uint64_t limit = first + std::max<std::uint64_t>(most_bytes / size.bytes, 2);
   for (std::uint64_t number = first; number * size.bytes < risk.server_end->value; ++number) {
+    if (number == limit) return std::nullopt;
     const auto stored = system.coverage.segment_for(*history_, number);
     base::Bytes bytes;
     if (stored) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -312,7 +313,8 @@ class Fetcher {
   /// Runs in a process of its own; whatever goes wrong here is found again by who needs the
   /// segment.
   void fill_spool() {
-    base::make_directories(spool_);
+    // Not its parents: the data directory may have been removed meanwhile.
+    if (::mkdir(spool_.c_str(), 0700) != 0 && errno != EEXIST) return;
     const base::Fd lock = base::open_file(spool_ / "lock", O_RDWR | O_CREAT);
     if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return;
     Segment segment = parsed_.segment(size_).value();

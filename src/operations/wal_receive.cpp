@@ -45,17 +45,21 @@ class Receiver {
  private:
   /// What stays the same from the first connection on.
   struct System {
-    System(const Site& site, const repository::ClusterPlace& where, postgres::SystemId system)
+    System(const Site& site, const repository::ClusterPlace& where, postgres::SystemId system,
+           std::chrono::seconds term)
         : id(system),
           place(where),
           archive(site.repository, where),
-          lease(site.repository, where, "receive") {}
+          lease(std::in_place, site.repository, where, "receive", term) {}
     postgres::SystemId id;
     repository::ClusterPlace place;
     repository::WalArchive archive;
-    repository::Lease lease;
+    std::optional<repository::Lease> lease;
   };
 
+  void connect_for_a_while(std::chrono::milliseconds& pause);
+  bool has_lost_lease() const;
+  void take_lease_again();
   void connect_and_stream();
   void connect();
   void check_identity(const Replication::System& server);
@@ -93,6 +97,7 @@ class Receiver {
   bool gap_is_recorded_ = true;
   std::string said_;
   Lsn server_end_;
+  Lsn stored_;  ///< by what was received before the lease ran out
 };
 
 void Receiver::patiently(const std::function<void()>& work) const {
@@ -126,7 +131,7 @@ void Receiver::check_identity(const Replication::System& server) {
                 "if this is the cluster after pg_upgrade or initdb, run `holdfast init "
                 "--new-system`; else correct the connection");
   }
-  patiently([&] { system_.emplace(site_, place, server.id); });
+  patiently([&] { system_.emplace(site_, place, server.id, request_.lease_term); });
   patiently([&] { site_.repository.store().sweep_unfinished(); });
 }
 
@@ -236,7 +241,7 @@ void Receiver::connect() {
   }
   if (request_.synchronous && !told_synchronous_) say_synchronous();
   if (!wal_) {
-    wal_.emplace(system_->archive, system_->lease, system_->id, size_,
+    wal_.emplace(system_->archive, *system_->lease, system_->id, size_,
                  ReceivedWal::Options{site_.configuration.wal.slice_interval, request_.synchronous,
                                       request_.patience, request_.workers, request_.say});
   }
@@ -398,32 +403,76 @@ void Receiver::connect_and_stream() {
   }
 }
 
+/// One connection, and what it leaves; then a pause.
+void Receiver::connect_for_a_while(std::chrono::milliseconds& pause) {
+  const std::size_t removed = removed_.size();
+  try {
+    connect_and_stream();
+  } catch (const StoreGaveUp&) {
+    throw;
+  } catch (const Error& error) {
+    if (base::interrupted()) return;
+    if (wal_) wal_->check();
+    if (error.code() != Code::unreachable && error.code() != Code::postgres) throw;
+    if (stream_ && !unsettled_) pause = std::chrono::milliseconds(100);
+    if (removed_.size() <= removed) trouble(error);
+  }
+  disconnect();
+  // What was received before stays good, and counts where the next connection goes on.
+  while (wal_ && !base::interrupted() && !wal_->flush(std::chrono::milliseconds(poll_interval))) {
+    wal_->check();
+  }
+  if (removed_.size() > removed) return;  // another place is to be tried
+  for (auto slept = std::chrono::milliseconds(0); slept < pause && !base::interrupted();
+       slept += std::chrono::milliseconds(50)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  pause = std::min(pause * 2, longest_pause);
+}
+
+bool Receiver::has_lost_lease() const {
+  try {
+    if (system_) system_->lease->check();
+    return false;
+  } catch (const Error&) {
+    return true;
+  }
+}
+
+/// A process that stood still, or a store that could not be written for a minute. Nothing that was
+/// not durable has been confirmed, so that the server sends it once more; what somebody else has
+/// stored meanwhile is found as after any start.
+void Receiver::take_lease_again() {
+  disconnect();
+  if (wal_) stored_ = wal_->durable();
+  wal_.reset();
+  system_->lease.reset();
+  // Where its end could not be written down, as the store is full, it counts for one term more.
+  const auto limit =
+      std::chrono::steady_clock::now() + 2 * request_.lease_term + std::chrono::seconds(1);
+  while (!base::interrupted()) {
+    try {
+      patiently([this] {
+        system_->lease.emplace(site_.repository, system_->place, "receive", request_.lease_term);
+      });
+      return request_.say("the lease had run out, and nobody else has taken it: going on");
+    } catch (const Error& error) {
+      if (error.code() != Code::busy || std::chrono::steady_clock::now() > limit) throw;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
 ReceiveOutcome Receiver::run() {
   auto pause = std::chrono::milliseconds(100);
   while (!base::interrupted()) {
-    const std::size_t removed = removed_.size();
     try {
-      connect_and_stream();
-    } catch (const StoreGaveUp&) {
-      throw;
+      connect_for_a_while(pause);
     } catch (const Error& error) {
+      if (error.code() != Code::busy || !has_lost_lease()) throw;
       if (base::interrupted()) break;
-      if (wal_) wal_->check();
-      if (error.code() != Code::unreachable && error.code() != Code::postgres) throw;
-      if (stream_ && !unsettled_) pause = std::chrono::milliseconds(100);
-      if (removed_.size() <= removed) trouble(error);
+      take_lease_again();
     }
-    disconnect();
-    // What was received before stays good, and counts where the next connection goes on.
-    while (wal_ && !base::interrupted() && !wal_->flush(std::chrono::milliseconds(poll_interval))) {
-      wal_->check();
-    }
-    if (removed_.size() > removed) continue;  // another place is to be tried
-    for (auto slept = std::chrono::milliseconds(0); slept < pause && !base::interrupted();
-         slept += std::chrono::milliseconds(50)) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    }
-    pause = std::min(pause * 2, longest_pause);
   }
   return finish();
 }
@@ -433,6 +482,7 @@ ReceiveOutcome Receiver::finish() {
   ReceiveOutcome outcome;
   outcome.timeline = timeline_;
   outcome.server_end = server_end_;
+  outcome.durable = stored_;
   if (wal_) {
     const bool stored = wal_->flush(request_.patience);
     outcome.durable = wal_->durable();

@@ -27,6 +27,7 @@ struct ReceiveRequest {
   postgres::WalStream::Limits stream;
   std::chrono::milliseconds patience{std::chrono::minutes(1)};      ///< with a store that fails
   std::chrono::milliseconds backup_retry{std::chrono::minutes(1)};  ///< between tries of a backup
+  std::chrono::seconds lease_term{60};
 };
 
 struct ReceiveOutcome {
@@ -37,10 +38,11 @@ struct ReceiveOutcome {
   bool needs_backup = false;
 };
 
-/// Runs until a signal asks it to stop (base::catch_interrupts). Throws Error(busy) if somebody
-/// else receives for this cluster, Error(foreign) if the server is of another system,
-/// Error(conflict) if its WAL is not the repository's, and what the store failed with if it cannot
-/// store for a minute. When it was stopped but could not store all, it throws how much is missing.
+/// Runs until a signal asks it to stop (base::catch_interrupts). A lease that ran out is taken
+/// again. Throws Error(busy) if somebody else receives for this cluster, Error(foreign) if the
+/// server is of another system, Error(conflict) if its WAL is not the repository's, and what the
+/// store failed with if it cannot store for a minute. When it was stopped but could not store all,
+/// it throws how much is missing.
 ReceiveOutcome receive_wal(const Site& site, const ReceiveRequest& request);
 
 }  // namespace holdfast::operations
