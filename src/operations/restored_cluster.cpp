@@ -216,13 +216,12 @@ std::string RestoredCluster::rescue_wal(const Site& site, const RestorePlan& pla
   const Recovery& recovery = context_.recovery();
   const path to = recovery.directory / "pg_wal";
   const repository::WalArchive archive(site.repository, plan.backup.place);
-  const auto files = unarchived_wal(site, plan, recovery.old_directory);
-  for (const path& from : files) {
-    auto bytes = base::read_file(from).value();
-    const auto segment = postgres::parse_wal_file_name(from.filename().string())
-                             .value()
-                             .segment(plan.backup.segment_size)
-                             .value();
+  std::size_t count = 0;
+  for (const path& from : unarchived_wal(site, plan, recovery.old_directory)) {
+    const auto parsed = postgres::parse_wal_file_name(from.filename().string()).value();
+    const auto segment = parsed.segment(plan.backup.segment_size).value();
+    auto bytes = base::read_file(from);
+    if (!bytes || !is_segment(*bytes, parsed, plan.backup)) continue;
     // As `wal fetch` hands it on: a tablespace that it makes has its place in the old cluster.
     const auto neighbour = [&](std::uint64_t number) {
       const std::string other =
@@ -230,15 +229,15 @@ std::string RestoredCluster::rescue_wal(const Site& site, const RestorePlan& pla
       auto found = archive.get(other);
       return found ? std::move(found) : base::read_file(from.parent_path() / other);
     };
-    postgres::put_tablespaces_in_place(bytes, {[&] { return neighbour(segment.number - 1); },
-                                               [&] { return neighbour(segment.number + 1); }});
-    base::replace_file(to / from.filename(), bytes);
+    postgres::put_tablespaces_in_place(*bytes, {[&] { return neighbour(segment.number - 1); },
+                                                [&] { return neighbour(segment.number + 1); }});
+    base::replace_file(to / from.filename(), *bytes);
     give_like(to / from.filename(), recovery.directory);
+    ++count;
   }
-  if (files.empty()) return {};
+  if (count == 0) return {};
   base::sync_file_system(to);
-  return fmt::format("; {} WAL files that were not archived came from the old directory",
-                     files.size());
+  return fmt::format("; {} WAL files that were not archived came from the old directory", count);
 }
 
 void RestoredCluster::run_closed() {
