@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include <thread>
 
@@ -17,9 +16,17 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
+/// Starts the command "$1", and a guard before it: when the shell that the command begins as ends,
+/// however that is, the guard sees within a second that it has another parent, and kills what is
+/// left of the group. The kernel kills that shell when we are killed.
+constexpr const char* guarded =
+    "setsid /bin/sh -c 'while read -r a b c parent d </proc/$$/stat && [ \"$parent\" = \"$0\" ]; "
+    "do sleep 1; done; kill -s KILL -- -\"$0\"' $$ </dev/null >/dev/null 2>&1 & "
+    "exec /bin/sh -c \"$1\"";
+
 base::Command shell(const LocalServiceOptions& options) {
   base::Command command;
-  command.argv = {"/bin/sh", "-c", options.command};
+  command.argv = {"/bin/sh", "-c", guarded, "holdfast-service", options.command};
   command.directory = options.directory;
   command.environment = options.environment;
   command.environment.emplace_back("HOLDFAST_PASSPHRASE", "");  // our key is not its business
@@ -29,22 +36,10 @@ base::Command shell(const LocalServiceOptions& options) {
   return command;
 }
 
-/// We may be killed so that nothing of ours runs any more. This one, in a group of its own, sees
-/// within a second that it has another parent then, and kills the other.
-base::Command guard_of(pid_t group) {
-  base::Command command;
-  command.argv = {"/bin/sh", "-c",
-                  fmt::format("while read -r a b c parent d </proc/$$/stat && "
-                              "[ \"$parent\" = {} ]; do sleep 1; done; kill -s KILL -- -{}",
-                              ::getpid(), group)};
-  command.own_group = true;
-  return command;
-}
-
 }  // namespace
 
 LocalService::LocalService(const LocalServiceOptions& options)
-    : child_(shell(options), options.log), guard_(guard_of(child_.pid()), "/dev/null") {}
+    : child_(shell(options), options.log) {}
 
 LocalService::~LocalService() {
   child_.signal_group(SIGTERM);
@@ -54,7 +49,6 @@ LocalService::~LocalService() {
     // What does not end is killed.
   }
   child_.signal_group(SIGKILL);
-  guard_.signal_group(SIGKILL);
 }
 
 std::string LocalService::wait_until_it_answers(const std::string& url, std::optional<long> status,

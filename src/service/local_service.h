@@ -41,7 +41,6 @@ class LocalService {
 
  private:
   base::Child child_;
-  base::Child guard_;
 };
 
 }  // namespace holdfast::service

@@ -106,12 +106,16 @@ TEST_F(Migration, that_dies_before_it_is_in_the_journal_leaves_no_long_pin) {
   Running migration(place_, {"migrate", "--", "true"});
   const auto pins = [&] {
     nlohmann::json all = nlohmann::json::array();
-    for (const auto& backup : place_.must({"list", "--json"}).json().at("backups")) {
+    const nlohmann::json listed = place_.must({"list", "--json"}).json();
+    for (const auto& backup : listed.at("backups")) {
       for (const auto& pin : backup.at("pins")) all.push_back(pin);
     }
     return all;
   };
-  eventually("the snapshot is pinned", [&] { return !pins().empty(); });
+  eventually("the snapshot is pinned", [&] {
+    if (migration.over()) throw std::runtime_error("it ended: " + migration.said());
+    return !pins().empty();
+  });
   migration.signal(SIGKILL);
   migration.wait();
   EXPECT_TRUE(journal().empty());
@@ -121,7 +125,8 @@ TEST_F(Migration, that_dies_before_it_is_in_the_journal_leaves_no_long_pin) {
 
 TEST_F(Migration, that_was_begun_pins_its_snapshot_for_long_and_once) {
   place_.must({"migrate", "--", "true"});
-  const auto backup = place_.must({"list", "--json"}).json().at("backups").at(0);
+  const nlohmann::json listed = place_.must({"list", "--json"}).json();
+  const nlohmann::json& backup = listed.at("backups").at(0);
   ASSERT_EQ(backup.at("pins").size(), 1U);
   EXPECT_GT(base::from_iso(backup.at("pins").at(0).at("until").get<std::string>()),
             base::now() + std::chrono::days(20));

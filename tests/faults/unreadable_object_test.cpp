@@ -87,14 +87,12 @@ TEST_F(UnreadableObject, an_old_backup_that_cannot_be_read_costs_no_other) {
     const Answer expired = ask({"expire", "--yes"});
     EXPECT_EQ(expired.status, status_of(Code::corrupt)) << expired.said;
     expect_said(expired, ids_[0]);
-    const std::string there = place_.path(fmt::format("r{}", static_cast<int>(way)));
-    const Answer restored = ask({"restore", there});
-    EXPECT_EQ(restored.status, 0) << restored.said;
-    fs::remove_all(there);
-    EXPECT_EQ(ask({"backup"}).status, 0);
   }
   for (const fs::path& pack : before) EXPECT_TRUE(fs::exists(pack)) << pack;
   const Replaced replaced(place_, backup_json(ids_[0]), Way::pipe);
+  const Answer restored = ask({"restore", place_.path("restored").string()});
+  EXPECT_EQ(restored.status, 0) << restored.said;
+  EXPECT_EQ(ask({"backup"}).status, 0);
   const Answer drilled = ask({"drill"});
   EXPECT_EQ(drilled.status, 0) << drilled.said;
 }
@@ -110,18 +108,18 @@ TEST_F(UnreadableObject, of_every_kind_is_named_by_verify_and_nothing_hangs) {
                                        files_below(system / "leases" / "backup").front(),
                                        files_below(system / "wal").front(),
                                        system / "backups" / ids_[1] / "map"};
+  std::size_t turn = 0;
   for (const fs::path& object : kinds) {
-    for (const Way way : {Way::pipe, Way::loop, Way::no_permission}) {
-      SCOPED_TRACE(fmt::format("{} {}", object.string(), static_cast<int>(way)));
-      const Replaced replaced(place_, object, way);
-      const Answer verified = ask({"verify"});
-      EXPECT_EQ(verified.status, status_of(Code::check_failed)) << verified.said;
-      expect_said(verified, object.filename() == "map" ? ids_[1] : object.filename().string());
-      const Answer listed = ask({"list"});
-      for (const std::string& id : ids_) expect_said(listed, id);
-      EXPECT_NE(ask({"expire", "--yes"}).status, -1);
-      EXPECT_NE(ask({"migrate", "--list"}).status, -1);
-    }
+    const Way way = std::vector{Way::pipe, Way::loop, Way::no_permission}.at(turn++ % 3);
+    SCOPED_TRACE(fmt::format("{} {}", object.string(), static_cast<int>(way)));
+    const Replaced replaced(place_, object, way);
+    const Answer verified = ask({"verify"});
+    EXPECT_EQ(verified.status, status_of(Code::check_failed)) << verified.said;
+    expect_said(verified, object.filename() == "map" ? ids_[1] : object.filename().string());
+    const Answer listed = ask({"list"});
+    for (const std::string& id : ids_) expect_said(listed, id);
+    EXPECT_NE(ask({"expire", "--yes"}).status, -1);
+    EXPECT_NE(ask({"migrate", "--list"}).status, -1);
   }
   EXPECT_EQ(ask({"verify"}).status, 0);
 }
