@@ -27,6 +27,11 @@ class ReplayedTablespace : public ::testing::TestWithParam<int> {
   ReplayedTablespace() : cluster_(place_.cluster(GetParam())), space_(place_.path("space")) {
     cluster_->sql("ALTER SYSTEM SET autovacuum = off");
     cluster_->sql("SELECT pg_reload_conf()");
+    // Where a recovery starts it again.
+    std::ofstream file(cluster_->data_directory() / "postgresql.conf", std::ios::app);
+    file << fmt::format("unix_socket_directories = '{}'\nlisten_addresses = ''\n",
+                        cluster_->server().socket_directory().string());
+    file.close();
     cluster_->sql("CREATE TABLE before (id int)");
     place_.must({"backup"});
     fs::create_directories(space_);
@@ -153,7 +158,7 @@ TEST_P(ReplayedTablespaceOnce, what_is_fetched_differs_from_what_is_stored_in_th
   place_.must({"wal", "fetch", "--tablespaces-in-place", name, (moved / name).string()});
   const auto tablespaces = [&](const fs::path& where) {
     const Result dump = run_tool(cluster_->installation(), "pg_waldump",
-                                 {"--quiet", "--rmgr", "Tablespace", (where / name).string()});
+                                 {"--rmgr", "Tablespace", (where / name).string()});
     return dump.output;
   };
   EXPECT_NE(tablespaces(plain).find("CREATE " + oid_ + " \"" + space_.string()), std::string::npos)
@@ -170,10 +175,6 @@ TEST_P(ReplayedTablespaceOnce, what_is_fetched_differs_from_what_is_stored_in_th
 }
 
 TEST_P(ReplayedTablespace, a_recovery_leaves_the_old_clusters_files_alone) {
-  std::ofstream file(cluster_->data_directory() / "postgresql.conf", std::ios::app);
-  file << fmt::format("unix_socket_directories = '{}'\nlisten_addresses = ''\n",
-                      cluster_->server().socket_directory().string());
-  file.close();
   const Result done = place_.holdfast({"recover", "--yes"});
   EXPECT_EQ(done.status, 0) << done.errors;
   EXPECT_EQ(files_of(space_), files_);
