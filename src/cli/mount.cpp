@@ -59,7 +59,8 @@ void mount(const Invocation& invocation, const Options& options) {
 
 void unmount(const Invocation& invocation, const Options& options) {
   const InstantPlace place = operations::instant_place(options.directory);
-  operations::existing_instant(place);
+  const bool is_left = base::status_of(place.part("going")).has_value();
+  if (!options.discard || !is_left) operations::existing_instant(place);
   if (!options.discard) {
     operations::unmount_instant(place);
     return print(invocation, place);

@@ -28,10 +28,15 @@ using base::Code;
 using base::fs::path;
 using nlohmann::json;
 
-/// As long as it is mounted its backup must stay. A mount that is forgotten does not keep it for
-/// ever.
+/// As long as it is mounted its backup must stay, and for so long when it is not any more.
 constexpr auto pinned_for = std::chrono::hours(24 * 30);
 constexpr auto scratch_pinned_for = std::chrono::hours(24);
+constexpr auto pinned_again_after = std::chrono::hours(6);
+/// Of the file `progress`: always as long, so that it can be written when the disk is full.
+constexpr std::size_t progress_bytes = 4096;
+/// The description's name until all is there, and from the moment on when it begins to go: a death
+/// in between leaves nothing that could be taken for an instant restore.
+constexpr std::string_view going = "going";
 
 void replace_json(const path& name, const json& document) {
   base::replace_file(name, base::view(document.dump(2) + "\n"));
@@ -79,7 +84,7 @@ class InstantServer {
     ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     std::jthread beside([&](const std::stop_token& stop) {
       if (description_.keeper) {
-        end_with_keeper(stop);
+        end_with_keeper(site, stop);
       } else {
         hydrate(site, image, tree, source, stop);
       }
@@ -140,6 +145,7 @@ class InstantServer {
           stop, [this] { return base::status_of(place_.part("paused")).has_value(); },
           [&](const mount::Hydrator::Progress& progress) {
             say(progress);
+            keep_pinned(site);
             complete = progress.complete;
           });
       if (!complete) return;
@@ -151,7 +157,7 @@ class InstantServer {
   }
 
   /// Ends this process when the one that the mount is for has ended.
-  void end_with_keeper(const std::stop_token& stop) const {
+  void end_with_keeper(const Site& site, const std::stop_token& stop) {
     const base::Fd keeper(static_cast<int>(::syscall(SYS_pidfd_open, *description_.keeper, 0)));
     while (!stop.stop_requested()) {
       pollfd ended{keeper.get(), POLLIN, 0};
@@ -159,26 +165,30 @@ class InstantServer {
         ::kill(::getpid(), SIGTERM);
         return;
       }
+      keep_pinned(site);
     }
   }
 
   /// For who asks for the status; nothing depends on it.
   void say(const mount::Hydrator::Progress& progress) {
     try {
-      const path beside = place_.part("progress.new");
-      const base::Fd file = base::open_file(beside, O_WRONLY | O_CREAT | O_TRUNC);
-      base::write_all(
-          file,
-          base::view(json{
-              {"done", progress.done}, {"total", progress.total}, {"trouble", progress.trouble}}
-                         .dump()),
-          beside);
-      base::fs::rename(beside, place_.part("progress"));
-    } catch (const std::exception&) {  // a full disk shows elsewhere
+      const std::string trouble = progress.trouble.substr(0, progress_bytes / 8);
+      std::string text =
+          json{{"done", progress.done}, {"total", progress.total}, {"trouble", trouble}}.dump(
+              -1, ' ', true, json::error_handler_t::replace);
+      text.resize(progress_bytes, ' ');
+      const path name = place_.part("progress");
+      base::write_at(base::open_file(name, O_WRONLY | O_CREAT), base::view(text), 0, name);
+    } catch (const std::exception&) {
     }
   }
 
+  void keep_pinned(const Site& site) {
+    if (std::chrono::steady_clock::now() - pinned_ >= pinned_again_after) pin(site, true);
+  }
+
   void pin(const Site& site, bool hold) {
+    pinned_ = std::chrono::steady_clock::now();
     try {
       const repository::Pins pins(site.repository, description_.place);
       const std::string reason = pin_reason(place_);
@@ -201,10 +211,13 @@ class InstantServer {
     if (error.message() == last_message_ && now - last_logged_ < std::chrono::seconds(1)) return;
     last_message_ = error.message();
     last_logged_ = now;
-    const base::Fd file = base::open_file(place_.part("log"), O_WRONLY | O_CREAT | O_APPEND);
-    base::write_all(file,
-                    base::view(fmt::format("{} {}\n", base::to_iso(base::now()), error.message())),
-                    place_.part("log"));
+    try {
+      const path name = place_.part("log");
+      base::write_all(
+          base::open_file(name, O_WRONLY | O_CREAT | O_APPEND),
+          base::view(fmt::format("{} {}\n", base::to_iso(base::now()), error.message())), name);
+    } catch (const base::Error&) {  // the disk is full: the status says so
+    }
   }
 
   const InstantPlace& place_;
@@ -213,6 +226,7 @@ class InstantServer {
   std::mutex log_mutex_;
   std::string last_message_;
   std::chrono::steady_clock::time_point last_logged_;
+  std::chrono::steady_clock::time_point pinned_;
 };
 
 /// What the serving process tells the one that started it.
@@ -275,6 +289,45 @@ bool server_runs_on(const path& directory) {
   return pid > 0 && (::kill(pid, 0) == 0 || errno == EPERM);
 }
 
+namespace {
+
+void write_description(const InstantPlace& place, const InstantDescription& description) {
+  json tablespaces = json::object();
+  for (const auto& [link, location] : description.tablespaces) tablespaces[link] = location;
+  replace_json(place.part(going), {{"version", 1},
+                                   {"backup", description.backup.text},
+                                   {"cluster", description.place.cluster},
+                                   {"system", description.place.system_id},
+                                   {"repository", description.repository},
+                                   {"configuration", description.configuration},
+                                   {"tablespaces", tablespaces},
+                                   {"owner", description.owner},
+                                   {"keeper", description.keeper.value_or(0)}});
+}
+
+std::optional<InstantDescription> read_description(const path& file) {
+  const auto bytes = base::read_file(file);
+  if (!bytes) return std::nullopt;
+  try {
+    const json document = json::parse(base::text(*bytes));
+    InstantDescription read;
+    read.backup.text = document.at("backup");
+    read.place = {document.at("cluster"), document.at("system")};
+    read.repository = document.at("repository");
+    read.configuration = document.at("configuration").get<std::string>();
+    for (const auto& [link, location] : document.at("tablespaces").items()) {
+      read.tablespaces[link] = location.get<std::string>();
+    }
+    read.owner = document.at("owner");
+    if (const pid_t keeper = document.at("keeper"); keeper != 0) read.keeper = keeper;
+    return read;
+  } catch (const json::exception&) {
+    base::fail(Code::corrupt, "\"{}\" does not say what an instant restore says", file.string());
+  }
+}
+
+}  // namespace
+
 void prepare_instant(const InstantPlace& place, const InstantDescription& description,
                      const repository::BackupMap& map) {
   const auto make = [](const path& directory, mode_t mode, const std::string& owner) {
@@ -288,6 +341,8 @@ void prepare_instant(const InstantPlace& place, const InstantDescription& descri
   }
   // A server reaches pg_wal through it.
   make(place.state(), 0711, description.owner);
+  write_description(place, description);
+  base::replace_file(place.part("progress"), base::view(std::string(progress_bytes, ' ')));
   make(place.data(), top_mode, description.owner);
   const path links = place.data() / mount::TreeOptions{}.linked_below;
   if (!description.tablespaces.empty()) make(links, top_mode, description.owner);
@@ -307,44 +362,32 @@ void prepare_instant(const InstantPlace& place, const InstantDescription& descri
     base::fs::create_symlink(linked->second, place.data() / each.path);
     give_to(place.data() / each.path, each.owner);
   }
-  json tablespaces = json::object();
-  for (const auto& [link, location] : description.tablespaces) tablespaces[link] = location;
-  replace_json(place.part("description"), {{"version", 1},
-                                           {"backup", description.backup.text},
-                                           {"cluster", description.place.cluster},
-                                           {"system", description.place.system_id},
-                                           {"repository", description.repository},
-                                           {"configuration", description.configuration},
-                                           {"tablespaces", tablespaces},
-                                           {"owner", description.owner},
-                                           {"keeper", description.keeper.value_or(0)}});
+  base::fs::rename(place.part(going), place.part("description"));
+  base::sync_directory(place.state());
 }
 
 std::optional<InstantDescription> read_instant(const InstantPlace& place) {
-  const auto bytes = base::read_file(place.part("description"));
-  if (!bytes) return std::nullopt;
-  try {
-    const json document = json::parse(base::text(*bytes));
-    InstantDescription read;
-    read.backup.text = document.at("backup");
-    read.place = {document.at("cluster"), document.at("system")};
-    read.repository = document.at("repository");
-    read.configuration = document.at("configuration").get<std::string>();
-    for (const auto& [link, location] : document.at("tablespaces").items()) {
-      read.tablespaces[link] = location.get<std::string>();
-    }
-    read.owner = document.at("owner");
-    if (const pid_t keeper = document.at("keeper"); keeper != 0) read.keeper = keeper;
-    return read;
-  } catch (const json::exception&) {
-    base::fail(Code::corrupt, "\"{}\" does not say what an instant restore says",
-               place.part("description").string());
-  }
+  return read_description(place.part("description"));
 }
 
 InstantDescription existing_instant(const InstantPlace& place) {
   auto found = read_instant(place);
   if (found) return *found;
+  if (base::status_of(place.part(going))) {
+    throw base::Error(
+        Code::refused,
+        fmt::format("cannot use \"{}\": what is in \"{}\" is left of an instant restore that was "
+                    "not finished, or not wholly removed",
+                    place.directory.string(), place.state().string()),
+        fmt::format("`holdfast unmount --discard {}` removes it", place.directory.string()));
+  }
+  const auto names = base::directory_names(place.state());
+  if (names && !names->empty() && *names != std::vector<std::string>{"paused"}) {
+    throw base::Error(Code::refused,
+                      fmt::format("cannot use \"{}\": what is in \"{}\" is of no instant restore",
+                                  place.directory.string(), place.state().string()),
+                      "choose another directory, or move that one away");
+  }
   throw base::Error(
       Code::not_found, fmt::format("\"{}\" is not an instant restore", place.directory.string()),
       fmt::format("`holdfast restore {} --instant` makes one", place.directory.string()));
@@ -421,21 +464,34 @@ void unmount_instant(const InstantPlace& place) {
 }
 
 void discard_instant(const InstantPlace& place) {
-  const InstantDescription description = existing_instant(place);
-  if (server_runs_on(place.data())) {
-    throw base::Error(
-        Code::refused,
-        fmt::format("cannot remove \"{}\": a server is running on it", place.directory.string()),
-        "stop it first");
+  auto description = read_description(place.part(going));
+  if (!description) {
+    description = existing_instant(place);
+    if (server_runs_on(place.data())) {
+      throw base::Error(
+          Code::refused,
+          fmt::format("cannot remove \"{}\": a server is running on it", place.directory.string()),
+          "stop it first");
+    }
+    unmount_instant(place);
+    base::fs::rename(place.part("description"), place.part(going));
+    base::sync_directory(place.state());
   }
   unmount_instant(place);
-  for (const auto& [link, location] : description.tablespaces) {
-    for (const auto& entry : base::fs::directory_iterator(location)) {
-      base::fs::remove_all(entry.path());
+  // They were empty before; but only what a cluster has there is surely ours.
+  for (const auto& [link, location] : description->tablespaces) {
+    for (const auto& name : base::directory_names(location).value_or(std::vector<std::string>{})) {
+      if (name.starts_with("PG_")) base::fs::remove_all(location / name);
     }
   }
+  for (const auto& name :
+       base::directory_names(place.state()).value_or(std::vector<std::string>{})) {
+    if (name != going) base::fs::remove_all(place.part(name));
+  }
+  base::sync_directory(place.state());
   base::fs::remove_all(place.state());
-  base::fs::remove(place.directory);
+  std::error_code not_ours;
+  base::fs::remove(place.directory, not_ours);  // the mount point, which is empty
 }
 
 void pause_hydration(const InstantPlace& place, bool paused) {

@@ -31,6 +31,14 @@ bool holds_nothing(const path& directory) {
   return !names || names->empty();
 }
 
+/// What is beside the directory under the name of an instant restore's state. Who wants it paused
+/// from the beginning may say so there before.
+void refuse_foreign_state(const InstantPlace& place) {
+  const auto names = base::directory_names(place.state());
+  const auto is_other = [](const std::string& name) { return name != "paused"; };
+  if (names && std::ranges::any_of(*names, is_other)) existing_instant(place);  // says what it is
+}
+
 /// A restore died before its marker had its name: there is nothing else yet.
 bool holds_only_a_marker(const path& directory) {
   const auto names = base::directory_names(directory);
@@ -134,6 +142,7 @@ class RestoreRun {
 
  private:
   void check_system() const;
+  void check_links() const;
   void survey();
   void place_tablespaces();
   void claim();
@@ -154,6 +163,7 @@ class RestoreRun {
   repository::BackupMap map_;
   std::vector<repository::LinkedDirectory> replayed_;  ///< that WAL makes and leaves
   TablespacePlaces places_;
+  bool has_state_ = false;         ///< of an instant restore: it is ours
   std::vector<base::Fd> claimed_;  ///< what it writes to, locked
   RestoreFilesResult files_;
   postgres::ServerLimits limits_;
@@ -241,6 +251,36 @@ void RestoreRun::claim() {
   check_directory(directory_, options_.delta);
   check_system();
   place_tablespaces();
+  check_links();
+}
+
+/// What a link in the directory leads to may be anybody's, and would be written over and cleared.
+/// Tablespaces have places of their own. In the cluster's own directory the user may have put
+/// something elsewhere (pg_wal); what is there is the link's owner's, then.
+void RestoreRun::check_links() const {
+  if (!options_.delta) return;
+  std::error_code failed;
+  const bool own = !site_.cluster.data_directory.empty() &&
+                   base::fs::equivalent(directory_, site_.cluster.data_directory, failed);
+  for (const repository::DirectoryEntry& each : map_.directories) {
+    if (places_.of_backup.contains(each.path)) continue;
+    path here = directory_ / each.path;
+    for (const auto& [link, place] : places_.of_backup) {
+      if (each.path.starts_with(link + "/")) here = place / each.path.substr(link.size() + 1);
+    }
+    const auto status = base::status_of(here, false);
+    if (!status || !S_ISLNK(status->st_mode)) continue;
+    const auto there = base::status_of(here);
+    if (own && there && there->st_uid == status->st_uid && !is_used_by_a_server(here, directory_)) {
+      continue;
+    }
+    throw Error(Code::refused,
+                fmt::format("cannot restore into \"{}\": \"{}\" is a link to \"{}\", and nothing "
+                            "proves that what is there belongs to it",
+                            directory_.string(), here.string(),
+                            base::fs::read_symlink(here, failed).string()),
+                "remove the link: what it stands for is made in its place");
+  }
 }
 
 /// Replay finds these links and goes through them: `wal fetch` takes the places out of the WAL
@@ -282,6 +322,8 @@ void RestoreRun::mount_files() {
                             directory_.string()),
                 fmt::format("choose a directory in it: {}", (directory_ / "data").string()));
   }
+  refuse_foreign_state(place);
+  has_state_ = true;
   prepare_instant(place,
                   {plan_.backup.id, plan_.backup.place, site_.configuration.repository().name,
                    site_.configuration.path, places_.of_backup, owner, options_.keeper},
@@ -328,9 +370,11 @@ void RestoreRun::finish() {
 void RestoreRun::leave() {
   if (instant_) {
     const InstantPlace place = instant_place(directory_);
-    std::error_code ignored;
-    if (read_instant(place)) return discard_instant(place);
-    base::fs::remove_all(place.state(), ignored);
+    if (!has_state_) return;
+    try {
+      discard_instant(place);
+    } catch (const Error&) {  // what went wrong first is what the user hears
+    }
     return;
   }
   std::vector<path> ours{directory_};

@@ -223,7 +223,8 @@ void Restorer::make_file(const FileEntry& file) {
   const path name = target(file.path);
   if (request_.delta) {
     const auto status = base::status_of(name, false);
-    if (status && !S_ISREG(status->st_mode)) base::fs::remove_all(name);
+    // What has another name as well belongs to somebody else, too.
+    if (status && (!S_ISREG(status->st_mode) || status->st_nlink > 1)) base::fs::remove_all(name);
   }
   // Without delta the directory was empty: what is there now would be a second file of one path.
   const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | (request_.delta ? 0 : O_EXCL);

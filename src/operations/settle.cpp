@@ -1,6 +1,7 @@
 #include "operations/settle.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 
 #include "base/error.h"
 #include "base/process.h"
@@ -63,6 +64,16 @@ void refuse_unfinished_files(const path& directory) {
   }
 }
 
+/// Without these it is no data directory, whatever removed them.
+void refuse_missing_files(const InstantPlace& place) {
+  for (const char* name : {"PG_VERSION", "global/pg_filenode.map", "global/pg_control"}) {
+    if (base::status_of(place.data() / name)) continue;
+    if (name == std::string_view("global/pg_control") && base::status_of(place.control())) continue;
+    base::fail(Code::corrupt, "cannot settle \"{}\": {} is not there", place.directory.string(),
+               name);
+  }
+}
+
 /// The local directory takes the place of the mount point.
 void move_into_place(const InstantPlace& place) {
   if (base::status_of(place.control())) {
@@ -79,6 +90,10 @@ void move_into_place(const InstantPlace& place) {
 
 SettleOutcome settle(const SettleRequest& request, base::Progress& progress) {
   const InstantPlace& place = request.place;
+  const auto state = base::open_if_exists(place.state(), O_RDONLY | O_DIRECTORY);
+  if (state && ::flock(state->get(), LOCK_EX | LOCK_NB) != 0) {
+    base::fail(Code::busy, "cannot settle \"{}\": another one is at it", place.directory.string());
+  }
   const InstantDescription description = existing_instant(place);
   const bool moved = !base::status_of(place.data());  // an earlier attempt came that far
   if (!moved && !instant_status(place).complete) {
@@ -104,6 +119,7 @@ SettleOutcome settle(const SettleRequest& request, base::Progress& progress) {
     unmount_instant(place);
     refuse_unfinished_files(place.data());
     for (const auto& [link, location] : description.tablespaces) refuse_unfinished_files(location);
+    refuse_missing_files(place);
     make_settings_ordinary(place, description);
     base::fs::remove_all(place.data() / mount::TreeOptions{}.linked_below);
     move_into_place(place);
