@@ -94,8 +94,13 @@ void examine(const path& directory, const std::string& system) {
 
 bool old_cluster_is_in_place(const RecoveryContext& context) {
   const Recovery& recovery = context.recovery();
-  return !recovery.old_directory.empty() && is_gone(recovery.old_directory) &&
-         recovery.directory == old_place_of(context.cluster());
+  if (recovery.directory != old_place_of(context.cluster())) return false;
+  if (!recovery.old_directory.empty()) return is_gone(recovery.old_directory);
+  // Not put aside: either that was not come to, or there was nothing to put aside.
+  const StepRecord& restore = recovery.at(RecoveryStep::restore);
+  return recovery.at(RecoveryStep::fence).state == StepState::done
+             ? !restore.begun_once()
+             : restore.state != StepState::done;
 }
 
 std::string why_it_cannot_start(const RecoveryContext& context) {

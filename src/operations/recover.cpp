@@ -252,7 +252,7 @@ RecoverOutcome RecoveryRun::undo() {
   }
   recovery.end = RecoveryEnd::undone;
   RecoverOutcome outcome = conclude();
-  if (!has_old) {
+  if (!has_old && !server_process(old_place_of(context_.cluster()))) {
     outcome.notes.push_back(fmt::format("{}, so none runs now; begin anew with `holdfast recover`",
                                         why_not.empty()
                                             ? "no server ran when the recovery began"

@@ -1,5 +1,6 @@
 #include "operations/restored_cluster.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -87,6 +88,23 @@ path restored_tablespace(const Recovery& recovery, const repository::LinkedDirec
          link.path.substr(link.path.rfind('/') + 1);
 }
 
+namespace {
+
+/// Others of such a name wait to be written, and hold what they were before.
+bool begins_as(const path& file, postgres::Segment segment, postgres::SegmentSize size) {
+  constexpr std::size_t page = 8192;
+  try {
+    const base::Fd opened = base::open_file(file, O_RDONLY);
+    base::Bytes bytes(page);
+    bytes.resize(base::read_at(opened, bytes, 0, file));
+    return postgres::parse_segment_header(bytes).address == postgres::start_of(segment, size);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
 std::vector<path> unarchived_wal(const Site& site, const RestorePlan& plan, const path& old) {
   std::vector<path> files;
   if (old.empty()) return files;
@@ -98,7 +116,8 @@ std::vector<path> unarchived_wal(const Site& site, const RestorePlan& plan, cons
     const auto segment = parsed->segment(plan.backup.segment_size);
     if (!segment || segment->timeline != plan.history.timeline()) continue;
     if (postgres::end_of(*segment, plan.backup.segment_size) < plan.backup.stop) continue;
-    if (!archive.has(name)) files.push_back(from / name);
+    if (archive.has(name)) continue;
+    if (begins_as(from / name, *segment, plan.backup.segment_size)) files.push_back(from / name);
   }
   return files;
 }

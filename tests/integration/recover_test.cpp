@@ -278,6 +278,17 @@ TEST_P(RecoverOnce, goes_on_and_back_only_when_it_is_told_to) {
   EXPECT_EQ(sql("SELECT count(*) FROM public.orders"), "1500");
 }
 
+TEST_P(RecoverOnce, taken_back_before_anything_was_done_leaves_the_server_alone) {
+  const std::string running = text_of(data() / "postmaster.pid");
+  configure("[recover.command]\nfence = \"exit 3\"\n");
+  ASSERT_EQ(recover().status, status_of(Code::check_failed));
+  const Result undone = recover({"--undo", "--yes"});
+  EXPECT_EQ(undone.status, 0) << undone.errors;
+  EXPECT_EQ(undone.output.find("none runs"), std::string::npos) << undone.output;
+  EXPECT_EQ(text_of(data() / "postmaster.pid"), running);
+  EXPECT_EQ(sql("SELECT count(*) FROM public.orders"), "1500");
+}
+
 TEST_P(RecoverOnce, does_not_go_back_to_what_cannot_start) {
   ASSERT_EQ(recover().status, 0);
   const fs::path old = json::parse(text_of(journal())).at("old_directory").get<std::string>();
