@@ -262,6 +262,8 @@ void Doctor::look_at_finished_recovery(postgres::Session& session) {
   // What tells that there is something to do goes last.
   std::ranges::stable_partition(
       names, [](const auto& each) { return !each.first.starts_with("recovery_target"); });
+  // On, as a restore sets it for replay.
+  clear_recovery_setting(session, "allow_in_place_tablespaces", "on");
   for (const auto& [name, neutral] : names) clear_recovery_setting(session, name, neutral);
   postgres::reload(session);
   const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(10);

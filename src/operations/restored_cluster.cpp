@@ -63,10 +63,19 @@ std::chrono::seconds seconds_of(base::Microseconds limit) {
 /// the old directory had under these names is the user's.
 void leave_one_configuration(const Recovery& recovery) {
   if (!packaged_cluster(recovery.directory)) return;
-  for (const char* name : {"postgresql.conf", "pg_hba.conf", "pg_ident.conf", "holdfast.config"}) {
+  const auto automatic = base::read_file(recovery.directory / "postgresql.auto.conf");
+  for (const char* each : {"postgresql.conf", "pg_hba.conf", "pg_ident.conf", "holdfast.config"}) {
+    const std::string name = each;
+    // Certificates that ALTER SYSTEM names are there.
+    if (automatic && base::text(*automatic).find(name + "/") != std::string_view::npos) continue;
+    const path aside = recovery.directory / (name + ".unused");
     const bool is_users =
         !recovery.old_directory.empty() && base::status_of(recovery.old_directory / name, false);
-    if (!is_users) base::fs::remove_all(recovery.directory / name);
+    if (base::status_of(aside, false)) {
+      base::fs::rename(aside, recovery.directory / name);
+    } else if (!is_users) {
+      base::fs::remove_all(recovery.directory / name);
+    }
   }
   base::sync_directory(recovery.directory);
 }

@@ -83,6 +83,7 @@ const std::vector<std::string>& recovery_setting_names() {
       "archive_command",
       "archive_library",
       "hot_standby",
+      "allow_in_place_tablespaces",
   };
   return names;
 }
