@@ -154,9 +154,9 @@ TEST(Repository, that_cannot_be_read_is_not_absent_RC5) {
   const base::TemporaryDirectory directory("marker");
   base::fs::create_symlink("holdfast.json", directory.path() / "holdfast.json");  // to itself
   const auto open_store = [&] { return std::make_unique<store::DirectoryStore>(directory.path()); };
-  EXPECT_EQ(code_of([&] { Repository::open(open_store(), {}); }), Code::io);
-  EXPECT_EQ(code_of([&] { Repository::create(open_store(), {}); }), Code::io);
-  EXPECT_EQ(code_of([&] { Repository::exists(*open_store()); }), Code::io);
+  EXPECT_EQ(code_of([&] { Repository::open(open_store(), {}); }), Code::corrupt);
+  EXPECT_EQ(code_of([&] { Repository::create(open_store(), {}); }), Code::conflict);
+  EXPECT_TRUE(Repository::exists(*open_store()));
 }
 
 TEST(Repository, that_is_absent_is_said_to_be) {
