@@ -170,9 +170,9 @@ void Doctor::look_at_server() {
 
 /// What a restored server will lack.
 void Doctor::look_at_configuration(postgres::Session& session) {
-  for (const std::string& lack : read_source_configuration(cluster_, session).lacks) {
-    note(Level::warning, lack);
-  }
+  const SourceConfiguration found = read_source_configuration(cluster_, session);
+  for (const std::string& lack : found.lacks) note(Level::warning, lack);
+  if (!found.command_line.empty()) note(Level::warning, found.command_line);
 }
 
 void Doctor::want(postgres::Session& session, const std::string& name, const std::string& value,

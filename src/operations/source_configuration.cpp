@@ -141,9 +141,9 @@ SourceConfiguration read_source_configuration(const ClusterConfiguration& cluste
   }
   if (const std::string lines = command_line(session); !lines.empty()) {
     result.attachments.push_back(attachment("command_line", lines));
-    result.lacks.push_back(fmt::format(
+    result.command_line = fmt::format(
         "set on the server's command line, not in its files, so a restored server lacks it: {}",
-        named_in(lines)));
+        named_in(lines));
   }
   return result;
 }

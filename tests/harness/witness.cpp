@@ -266,7 +266,8 @@ std::string differences_on_disk(const fs::path& truth, const fs::path& restored)
   auto expected = files_of(truth);
   const auto there = files_of(restored);
   for (const auto& [path, file] : there) {
-    if (!expected.contains(path)) found += path + " should not be there\n";
+    const bool is_ours = path == "holdfast.places";
+    if (!is_ours && !expected.contains(path)) found += path + " should not be there\n";
   }
   for (const auto& [path, file] : expected) {
     const auto copy = there.find(path);

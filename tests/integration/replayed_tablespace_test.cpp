@@ -178,9 +178,8 @@ TEST_P(ReplayedTablespace, a_recovery_leaves_the_old_clusters_files_alone) {
   const Result done = place_.holdfast({"recover", "--yes"});
   EXPECT_EQ(done.status, 0) << done.errors;
   EXPECT_EQ(files_of(space_), files_);
-  postgres::Session session(cluster_->connection());
-  EXPECT_EQ(session.value("SELECT count(*) FROM made WHERE id < 0"), "1000");
-  EXPECT_NE(session.value("SELECT pg_tablespace_location(" + oid_ + ")"), space_.string());
+  EXPECT_EQ(cluster_->sql("SELECT count(*) FROM made WHERE id < 0"), "1000") << done.output;
+  EXPECT_NE(cluster_->sql("SELECT pg_tablespace_location(" + oid_ + ")"), space_.string());
   run_tool(cluster_->installation(), "pg_ctl",
            {"-D", cluster_->data_directory().string(), "-m", "immediate", "-w", "stop"});
   EXPECT_EQ(files_of(space_), files_);
