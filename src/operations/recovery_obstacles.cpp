@@ -330,6 +330,10 @@ void Search::connection(const path& directory) {
 
 void Search::must_be_file(const path& file, std::string_view what) {
   if (file.empty() || ::access(file.c_str(), R_OK) == 0) return;
+  // What went along with the backups can be brought back before it is needed.
+  for (const FilesConfiguration& each : context_.repositories.at(0).files) {
+    if (each.path == file) return;
+  }
   add(fmt::format("{} \"{}\" cannot be read: {}", what, file.string(),
                   std::generic_category().message(errno)),
       "mend its name in [recover], or bring it back", Code::configuration);

@@ -141,6 +141,7 @@ Outcome mount_and_discard(Life& life) {
 void owns_drill(Life& life, const Result& result) {
   life.owns(life.path("docs"));
   life.owns(life.path("holdfast-drill.key"));
+  life.owns(life.path("holdfast-drill.key.head"));
   if (result.status != 0) life.owns(life.path("scratch"));
 }
 
@@ -239,6 +240,7 @@ void owns_recoveries(Life& life) {
   life.owns(life.path("recoveries"));
   life.owns(life.path("docs"));
   life.owns(life.path("holdfast-drill.key"));
+  life.owns(life.path("holdfast-drill.key.head"));
   // What recoveries put aside stands beside each directory.
   std::vector<fs::path> all = life.production;
   all.push_back(life.data);
