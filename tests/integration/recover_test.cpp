@@ -248,7 +248,8 @@ TEST_P(RecoverOnce, needs_no_ddl_and_leaves_none) {
   EXPECT_EQ(sql("SELECT count(*) FROM pg_namespace WHERE nspname ~ 'holdfast'"), "0");
   EXPECT_EQ(sql("SELECT count(*) FROM pg_extension WHERE extname = 'amcheck'"), "0");
   bool looked = false;
-  for (const json& check : done.json().at("checks")) {
+  const json record = done.json();
+  for (const json& check : record.at("checks")) {
     if (check.at("name") != "tables and indexes (amcheck)") continue;
     looked = true;
     EXPECT_EQ(check.at("outcome"), "passed") << check.dump();
@@ -374,7 +375,10 @@ TEST_P(RecoverOnce, killed_at_any_moment_says_what_is_left_and_comes_to_an_end) 
           << name;
     }
   }
-  place_.must({"drill", "verify"});
+  // One that was taken back before it had done anything leaves no record.
+  if (fs::exists(place_.path("docs/audit/restore-drills/signing-key.pub"))) {
+    place_.must({"drill", "verify"});
+  }
 }
 
 /// Whoever runs the tests mounts; as root the server is still the server's user's.
