@@ -81,6 +81,7 @@ json to_json(const operations::Listing& listing) {
                        {"from", base::to_iso(window.from)},
                        {"from_lsn", postgres::to_string(window.from_lsn)},
                        {"to", base::to_iso(window.to)},
+                       {"to_is_at_least", window.is_at_least},
                        {"to_lsn", postgres::to_string(window.to_lsn)},
                        {"ends_in_hole", window.ends_in_hole},
                        {"ends_in_break", window.ends_in_break}});

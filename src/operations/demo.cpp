@@ -11,6 +11,7 @@
 #include "operations/doctor.h"
 #include "operations/initialize.h"
 #include "operations/restore.h"
+#include "operations/wal_end.h"
 #include "postgres/administration.h"
 #include "postgres/server.h"
 

@@ -9,6 +9,7 @@
 #include "base/workers.h"
 #include "operations/data_checksums.h"
 #include "operations/wal_coverage.h"
+#include "operations/wal_end.h"
 #include "postgres/amcheck.h"
 
 namespace holdfast::operations {

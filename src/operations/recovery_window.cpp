@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "operations/wal_end.h"
 
 namespace holdfast::operations {
 
@@ -70,20 +71,23 @@ std::vector<RecoveryWindow> recovery_windows(const SystemView& system,
       continue;
     }
     end_of_last = end;
-    const WalEnd wal = find_wal_end(system.archive, system.coverage, history, backup.stop);
+    const WalGlance glance =
+        glance_at_wal_end(system.archive, system.coverage, history, backup.stop);
+    const WalEnd& wal = glance.end;
     windows.push_back({system.place, history.timeline(), backup.stopped, backup.stop,
                        std::max(backup.stopped, wal.last_commit.value_or(backup.stopped)), wal.lsn,
                        system.coverage.has_segment_behind(history, end) &&
                            !system.expired.explains(history, end, system.coverage.segment_size()),
-                       system.coverage.breaks_at(history, end)});
+                       system.coverage.breaks_at(history, end), glance.is_at_least});
   }
   return windows;
 }
 
 std::string to_string(const RecoveryWindow& window) {
-  return fmt::format("from {} ({}) to {} ({}) on timeline {}{}", base::to_string(window.from),
-                     postgres::to_string(window.from_lsn), base::to_string(window.to),
-                     postgres::to_string(window.to_lsn), window.timeline.value,
+  return fmt::format("from {} ({}) to {}{} ({}) on timeline {}{}", base::to_string(window.from),
+                     postgres::to_string(window.from_lsn), window.is_at_least ? "at least " : "",
+                     base::to_string(window.to), postgres::to_string(window.to_lsn),
+                     window.timeline.value,
                      window.ends_in_break  ? ", where the server was set back"
                      : window.ends_in_hole ? ", where WAL is missing"
                                            : "");

@@ -22,6 +22,8 @@ struct RecoveryWindow {
   bool ends_in_hole = false;
   /// Such a hole of no length: what follows is another life of the server (repository/gaps.h).
   bool ends_in_break = false;
+  /// Not all of a long end was read (wal_end.h): there may be commits later than `to`.
+  bool is_at_least = false;
 };
 
 /// One system of a cluster: its backups and WAL.

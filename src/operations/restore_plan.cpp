@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "operations/systems.h"
+#include "operations/wal_end.h"
 
 namespace holdfast::operations {
 

@@ -307,6 +307,9 @@ void Look::compare_with(postgres::Session& session) {
   risk.how = behind ? "the age of the last commit in the repository; the server has newer ones"
                     : "the age of the last commit in the repository; the server may have newer "
                       "ones: its pg_wal could not be read, or holds too much";
+  if (report_.windows.back().is_at_least) {
+    risk.how += " (not all of the WAL was read: it may be younger)";
+  }
 }
 
 /// Reads what the server has written behind the WAL in the repository. nullopt: it cannot be told.

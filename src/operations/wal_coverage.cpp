@@ -274,27 +274,4 @@ Lsn read_events(const repository::WalArchive& archive, const WalCoverage& covera
   return reader.end();
 }
 
-WalEnd find_wal_end(const repository::WalArchive& archive, const WalCoverage& coverage,
-                    const TimelineHistory& history, Lsn from) {
-  const std::uint64_t size = coverage.segment_size().bytes;
-  const Lsn end = coverage.contiguous_end(history, from);
-  WalEnd result{from, {}};
-  if (end == from || coverage.breaks_at(history, from)) return result;
-  const std::uint64_t first = from.value / size;
-  for (std::uint64_t number = (end.value - 1) / size + 1; number-- > first;) {
-    const Lsn start = std::max(from, Lsn{number * size});
-    const auto note_time = [&](const postgres::WalEvent& event) {
-      if (event.kind != postgres::WalEvent::Kind::restore_point) {
-        result.last_commit = std::max(result.last_commit.value_or(event.time), event.time);
-      }
-      return true;
-    };
-    // One segment more, for the record that continues there.
-    const Lsn last = read_events(archive, coverage, history, start, note_time, number + 1);
-    result.lsn = std::max(result.lsn, last);
-    if (result.last_commit) break;
-  }
-  return result;
-}
-
 }  // namespace holdfast::operations

@@ -106,14 +106,4 @@ postgres::Lsn read_events(const repository::WalArchive& archive, const WalCovera
                           const std::function<bool(const postgres::WalEvent&)>& visit,
                           std::optional<std::uint64_t> last = {});
 
-/// Where the WAL of `history` that follows gaplessly on `from` ends.
-struct WalEnd {
-  postgres::Lsn lsn;  ///< end of the last record
-  std::optional<base::Timestamp>
-      last_commit;  ///< the latest commit or abort time up to there, if any
-};
-/// Looks back from the end, segment by segment, for the last commit; not further than `from`.
-WalEnd find_wal_end(const repository::WalArchive& archive, const WalCoverage& coverage,
-                    const postgres::TimelineHistory& history, postgres::Lsn from);
-
 }  // namespace holdfast::operations

@@ -101,5 +101,27 @@ TEST_F(Window, an_unknown_backup_and_an_unknown_action_are_refused) {
   EXPECT_FALSE(fs::exists(place_.path("restored")));
 }
 
+TEST_F(Window,
+       that_ends_in_much_WAL_without_a_commit_ends_at_least_at_the_last_one_that_was_found) {
+  source_->sql("ALTER SYSTEM SET autovacuum = off");
+  source_->sql("SELECT pg_reload_conf()");
+  source_->sql("INSERT INTO t VALUES (2)");
+  // WAL as of one long transaction, but quicker to make.
+  source_->sql(
+      "SELECT count(pg_logical_emit_message(false, 'x', repeat('x', 8000000))) "
+      "FROM generate_series(1, 42)");
+  place_.archive_all(*source_);
+  const auto window = place_.must({"list", "--json"}).json().at("recovery_windows")[0];
+  EXPECT_TRUE(window.at("to_is_at_least").get<bool>()) << window;
+  EXPECT_GT(postgres::parse_lsn(window.at("to_lsn").get<std::string>())->value,
+            postgres::parse_lsn(window_.at("to_lsn").get<std::string>())->value + (320 << 20));
+  EXPECT_GE(window.at("to").get<std::string>(), window_.at("to").get<std::string>());
+  for (const char* command : {"list", "status", "doctor"}) {
+    const Result said = place_.holdfast({command});
+    EXPECT_NE(said.output.find(" to at least "), std::string::npos) << said.output;
+  }
+  place_.must({"restore", place_.path("all").string()});
+}
+
 }  // namespace
 }  // namespace holdfast::tests
