@@ -2,8 +2,6 @@
 
 #include <fcntl.h>
 
-#include <cerrno>
-
 namespace holdfast::operations {
 
 namespace {
@@ -19,23 +17,25 @@ bool can_be_direct(std::uint64_t offset, base::View bytes) {
 
 }  // namespace
 
-void PageWriter::open(const base::fs::path& path, bool direct) {
-  if (file_ && path == path_ && direct_ == direct) return;
-  path_ = path;
-  direct_ = direct;
-  if (direct) {
-    file_ = base::Fd(::open(path.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC));
-    if (file_) return;
-    // The file system cannot do it (tmpfs), or something is wrong that the next line will report.
-  }
-  file_ = base::open_file(path, O_WRONLY);
+/// A file that is open for direct writing takes no small pieces. Where the file system cannot do it
+/// (tmpfs) everything goes through the page cache.
+void PageWriter::make_direct(bool direct) {
+  if (direct == direct_) return;
+  const int flags = ::fcntl(file_.get(), F_GETFL);
+  const int wanted = direct ? flags | O_DIRECT : flags & ~O_DIRECT;
+  if (flags >= 0 && ::fcntl(file_.get(), F_SETFL, wanted) == 0) direct_ = direct;
 }
 
-void PageWriter::write(const base::fs::path& path, std::uint64_t offset, base::View bytes) {
-  const bool direct = can_be_direct(offset, bytes);
-  // A file that is open for direct writing takes small pieces only through another descriptor.
-  open(path, direct);
-  base::write_at(file_, bytes, offset, path);
+void PageWriter::write(const base::Beneath& directory, const std::string& path,
+                       std::uint64_t offset, base::View bytes) {
+  if (!file_ || &directory != directory_ || path != path_) {
+    file_ = directory.open(path, O_WRONLY);
+    directory_ = &directory;
+    path_ = path;
+    direct_ = false;
+  }
+  make_direct(can_be_direct(offset, bytes));
+  base::write_at(file_, bytes, offset, directory.full(path));
 }
 
 }  // namespace holdfast::operations

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "base/file.h"
+#include "base/beneath.h"
 
 namespace holdfast::operations {
 
@@ -32,11 +32,13 @@ class AlignedBuffer {
 class PageWriter {
  public:
   /// `bytes` should lie in an AlignedBuffer.
-  void write(const base::fs::path& path, std::uint64_t offset, base::View bytes);
+  void write(const base::Beneath& directory, const std::string& path, std::uint64_t offset,
+             base::View bytes);
 
  private:
-  void open(const base::fs::path& path, bool direct);
-  base::fs::path path_;
+  void make_direct(bool direct);
+  const base::Beneath* directory_ = nullptr;
+  std::string path_;
   base::Fd file_;
   bool direct_ = false;
 };

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <set>
 
+#include "base/beneath.h"
 #include "base/error.h"
 #include "base/process.h"
 #include "base/workers.h"
@@ -34,6 +35,51 @@ constexpr std::size_t batch_files = 100000;
 /// Workers take pieces of about this size.
 constexpr std::uint64_t unit_pages = std::uint64_t{32} * pages_per_frame;
 
+/// Where the backup's files go: the directory, and what some directories in it stand for. Each is
+/// written only from its own descriptor on.
+class Destination {
+ public:
+  struct Spot {
+    const base::Beneath* in;
+    std::string path;
+    base::fs::path full() const { return in->full(path); }
+  };
+
+  Destination(const RestoreFilesRequest& request) : top_(base::Beneath::make(request.directory)) {
+    for (const auto& [link, place] : request.tablespaces) {
+      elsewhere_.emplace(link, base::Beneath::make(place));
+    }
+    for (const std::string& link : request.links) {
+      elsewhere_.emplace(link, base::Beneath(request.directory / link));
+    }
+  }
+
+  const base::Beneath& top() const { return top_; }
+  bool is_elsewhere(const std::string& name) const { return elsewhere_.contains(name); }
+  Spot spot(const std::string& name) const {
+    for (std::size_t end = name.size(); !elsewhere_.empty() && end != std::string::npos;
+         end = end == 0 ? std::string::npos : name.rfind('/', end - 1)) {
+      const auto found = elsewhere_.find(name.substr(0, end));
+      if (found != elsewhere_.end()) {
+        return {&found->second, end == name.size() ? "" : name.substr(end + 1)};
+      }
+    }
+    return {&top_, name};
+  }
+
+ private:
+  base::Beneath top_;
+  std::map<std::string, base::Beneath> elsewhere_;
+};
+
+void give_to(const Destination::Spot& spot, const std::string& owner) {
+  if (!base::running_as_root() || owner.empty()) return;
+  // Nobody of that name lives here: it stays ours.
+  if (const auto found = base::find_owner(owner)) {
+    spot.in->set_owner(spot.path, found->first, found->second);
+  }
+}
+
 /// Some files, and what they need, by pack.
 struct Batch {
   std::vector<FileEntry> files;  ///< without their runs, except for runs of zeros (delta)
@@ -55,6 +101,7 @@ class Restorer {
         backups_(backups),
         map_(map),
         request_(request),
+        destination_(request),
         progress_(progress) {}
 
   RestoreFilesResult run();
@@ -66,12 +113,12 @@ class Restorer {
   void make_file(const FileEntry& file);
   void clear_zero_runs(const FileEntry& file);
   void restore_units(const Batch& batch);
-  path target(const std::string& name) const { return request_.directory / name; }
 
   const repository::Repository& repository_;
   const repository::Backups& backups_;
   const repository::BackupMap& map_;
   const RestoreFilesRequest& request_;
+  const Destination destination_;
   base::Progress& progress_;
   RestoreFilesResult result_;
   std::atomic<std::uint64_t> written_{0};
@@ -81,8 +128,12 @@ class Restorer {
 class UnitWorker {
  public:
   UnitWorker(const repository::Repository& repository, const std::string& directory,
-             const RestoreFilesRequest& request, const Batch& batch)
-      : repository_(repository), directory_(directory), request_(request), batch_(batch) {}
+             const RestoreFilesRequest& request, const Destination& destination, const Batch& batch)
+      : repository_(repository),
+        directory_(directory),
+        request_(request),
+        destination_(destination),
+        batch_(batch) {}
 
   /// Returns how many bytes were written.
   std::uint64_t restore(const Unit& unit) {
@@ -98,7 +149,8 @@ class UnitWorker {
       walk.visit(wanted, [this](const PackExtent& part, base::View pages) {
         const std::size_t last = bytes_of_page(part, part.first_page + part.pages - 1);
         const base::View bytes = pages.first((part.pages - 1) * page_bytes + last);
-        writer_.write(path_of(part), part.first_page * page_bytes, bytes);
+        const Destination::Spot spot = spot_of(part);
+        writer_.write(*spot.in, spot.path, part.first_page * page_bytes, bytes);
         written_ += bytes.size();
       });
     }
@@ -113,8 +165,8 @@ class UnitWorker {
     if (request_.delta) description_ = reader_->description(decompressor_);
   }
 
-  path path_of(const PackExtent& extent) const {
-    return request_.directory / batch_.files[extent.file].path;
+  Destination::Spot spot_of(const PackExtent& extent) const {
+    return destination_.spot(batch_.files[extent.file].path);
   }
 
   /// How many bytes of page `page` belong to the file.
@@ -127,15 +179,15 @@ class UnitWorker {
     std::vector<PackExtent> kept;
     base::Bytes page(page_bytes);
     for (const PackExtent& extent : extents) {
-      const path name = path_of(extent);
-      const base::Fd file = base::open_file(name, O_RDONLY);
+      const Destination::Spot spot = spot_of(extent);
+      const base::Fd file = spot.in->open(spot.path, O_RDONLY);
       for (std::uint32_t i = 0; i < extent.pages; ++i) {
         const std::uint32_t slot = extent.slot.value + i;
         if (slot >= description_.hashes.size()) walk.refuse_slot();
         std::ranges::fill(page, std::uint8_t{0});
         const std::size_t size = bytes_of_page(extent, extent.first_page + i);
         base::read_at(file, base::MutableView(page).first(size),
-                      (extent.first_page + i) * page_bytes, name);
+                      (extent.first_page + i) * page_bytes, spot.full());
         if (repository_.page_hash().hash64(page) == description_.hashes[slot]) continue;
         if (!kept.empty() && kept.back().file == extent.file &&
             kept.back().slot.value + kept.back().pages == slot &&
@@ -152,6 +204,7 @@ class UnitWorker {
   const repository::Repository& repository_;
   const std::string directory_;
   const RestoreFilesRequest& request_;
+  const Destination& destination_;
   const Batch& batch_;
   std::optional<repository::PackReader> reader_;
   PackId pack_;
@@ -163,33 +216,27 @@ class UnitWorker {
 };
 
 void Restorer::make_directories() {
-  const auto make = [](const path& directory, std::uint32_t mode, const std::string& owner) {
-    // A link to a directory (pg_wal on a disk of its own) stays what it is.
-    const auto status = base::status_of(directory, false);
-    if (status && !base::fs::is_directory(directory)) base::fs::remove(directory);
-    base::make_directories(directory);
-    base::fs::permissions(directory, static_cast<base::fs::perms>(mode));
-    give_to(directory, owner);
+  const auto make = [this](const std::string& name, std::uint32_t mode, const std::string& owner) {
+    const Destination::Spot spot = destination_.spot(name);
+    if (!spot.path.empty()) {
+      const auto status = spot.in->status_of(spot.path);
+      if (status && !S_ISDIR(status->st_mode)) spot.in->remove(spot.path);
+      spot.in->make_directory(spot.path, 0700);
+    }
+    spot.in->set_mode(spot.path, mode);
+    give_to(spot, owner);
   };
-  std::uint32_t top_mode = 0700;
-  std::string top_owner;
+  // "global" is what the data directory itself is: whose, and for whom to read.
   for (const repository::DirectoryEntry& directory : map_.directories) {
-    if (directory.path == "global") {
-      top_mode = directory.mode;
-      top_owner = directory.owner;
-    }
+    if (directory.path == "global") make("", directory.mode, directory.owner);
   }
-  make(request_.directory, top_mode, top_owner);
   for (const repository::DirectoryEntry& directory : map_.directories) {
+    make(directory.path, directory.mode, directory.owner);
     const auto tablespace = request_.tablespaces.find(directory.path);
-    if (tablespace == request_.tablespaces.end()) {
-      make(target(directory.path), directory.mode, directory.owner);
-      continue;
-    }
-    make(tablespace->second, directory.mode, directory.owner);
-    const path link = target(directory.path);
-    if (base::status_of(link, false)) base::fs::remove_all(link);
-    base::fs::create_symlink(tablespace->second, link);
+    if (tablespace == request_.tablespaces.end()) continue;
+    const Destination::Spot link{&destination_.top(), directory.path};
+    destination_.top().remove_all(link.path);
+    destination_.top().make_link(tablespace->second, link.path);
     give_to(link, directory.owner);
   }
 }
@@ -197,61 +244,61 @@ void Restorer::make_directories() {
 /// Delta: what the backup does not have goes, file by file; mount points and links to tablespaces
 /// stay (pitfall B18).
 void Restorer::remove_strangers(const std::set<std::string>& known) {
-  const auto walk = [&](const auto& self, const path& directory,
-                        const std::string& prefix) -> void {
-    for (const std::string& name :
-         base::directory_names(directory).value_or(std::vector<std::string>{})) {
-      const std::string full = prefix + name;
-      const path here = directory / name;
-      const auto status = base::status_of(here, false);
-      if (!status || full == "holdfast.restore" || full == places_file) continue;
-      if (known.contains(full)) {
-        if (S_ISDIR(status->st_mode) ||
-            (S_ISLNK(status->st_mode) && base::fs::is_directory(here))) {
-          self(self, here, full + "/");
-        }
+  const auto walk = [&](const auto& self, const std::string& directory) -> void {
+    const Destination::Spot here = destination_.spot(directory);
+    for (const std::string& name : here.in->names(here.path)) {
+      const std::string full = directory.empty() ? name : directory + "/" + name;
+      const std::string below = here.path.empty() ? name : here.path + "/" + name;
+      if (full == "holdfast.restore" || full == places_file) continue;
+      if (!known.contains(full)) {
+        here.in->remove_all(below);
+        ++result_.removed;
         continue;
       }
-      base::fs::remove_all(here);
-      ++result_.removed;
+      const auto status = here.in->status_of(below);
+      if (destination_.is_elsewhere(full) || (status && S_ISDIR(status->st_mode))) {
+        self(self, full);
+      }
     }
   };
-  walk(walk, request_.directory, "");
+  walk(walk, "");
 }
 
 void Restorer::make_file(const FileEntry& file) {
-  const path name = target(file.path);
+  const Destination::Spot spot = destination_.spot(file.path);
   if (request_.delta) {
-    const auto status = base::status_of(name, false);
+    const auto status = spot.in->status_of(spot.path);
     // What has another name as well belongs to somebody else, too.
-    if (status && (!S_ISREG(status->st_mode) || status->st_nlink > 1)) base::fs::remove_all(name);
+    if (status && (!S_ISREG(status->st_mode) || status->st_nlink > 1)) {
+      spot.in->remove_all(spot.path);
+    }
   }
   // Without delta the directory was empty: what is there now would be a second file of one path.
-  const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | (request_.delta ? 0 : O_EXCL);
-  const base::Fd made = base::open_file(name, flags, file.mode);
+  const int flags = O_RDWR | O_CREAT | (request_.delta ? 0 : O_EXCL);
+  const base::Fd made = spot.in->open(spot.path, flags, file.mode);
   if (::fchmod(made.get(), file.mode) != 0) {
-    base::fail_errno(fmt::format("set the mode of \"{}\"", name.string()), errno);
+    base::fail_errno(fmt::format("set the mode of \"{}\"", spot.full().string()), errno);
   }
   if (::ftruncate(made.get(), static_cast<off_t>(file.size)) != 0) {
-    base::fail_errno(fmt::format("set the size of \"{}\"", name.string()), errno);
+    base::fail_errno(fmt::format("set the size of \"{}\"", spot.full().string()), errno);
   }
-  if (base::running_as_root()) give_to(name, file.owner);
+  give_to(spot, file.owner);
 }
 
 /// Delta: pages that are zero in the backup are made so.
 void Restorer::clear_zero_runs(const FileEntry& file) {
   std::uint64_t at = 0;
-  const path name = target(file.path);
+  const Destination::Spot spot = destination_.spot(file.path);
   base::Fd open;
   base::Bytes page(page_bytes);
   const base::Bytes zeros(page_bytes);
   for (const repository::Run& run : file.runs) {
     const std::uint64_t end = at + run.pages * page_bytes;
     for (; !run.pack && at < end; at += page_bytes) {
-      if (!open) open = base::open_file(name, O_RDWR);
-      const std::size_t size = base::read_at(open, page, at, name);
+      if (!open) open = spot.in->open(spot.path, O_RDWR);
+      const std::size_t size = base::read_at(open, page, at, spot.full());
       if (std::ranges::equal(base::View(page).first(size), base::View(zeros).first(size))) continue;
-      base::write_at(open, base::View(zeros).first(size), at, name);
+      base::write_at(open, base::View(zeros).first(size), at, spot.full());
       written_ += size;
     }
     at = end;
@@ -273,7 +320,7 @@ void Restorer::restore_units(const Batch& batch) {
   }
   std::atomic<std::size_t> next = 0;
   base::run_workers(request_.workers, [&](unsigned, const std::stop_token& stop) {
-    UnitWorker worker(repository_, backups_.place().directory(), request_, batch);
+    UnitWorker worker(repository_, backups_.place().directory(), request_, destination_, batch);
     for (std::size_t i = next++; i < units.size() && !stop.stop_requested(); i = next++) {
       written_ += worker.restore(units[i]);
       std::uint64_t pages = 0;

@@ -4,9 +4,11 @@
 //
 // Each needed frame is read, checked and decompressed once, and its pages are written to wherever
 // they belong. What cannot be read back as it was stored stops the restore. Nothing here makes the
-// directory startable: global/pg_control is not written (see restore.h).
+// directory startable: global/pg_control is not written (see restore.h). No link is followed but
+// those that the request names (base/beneath.h), whoever puts one there meanwhile.
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "base/report.h"
@@ -19,6 +21,8 @@ struct RestoreFilesRequest {
   base::fs::path directory;
   /// Where tablespaces go: by the path of their link ("pg_tblspc/16390").
   std::map<std::string, base::fs::path> tablespaces;
+  /// Directories of the backup that are links and stay so (pg_wal on a disk of its own).
+  std::set<std::string> links = {};
   /// The directory may hold files: what is right in them, by content, stays; all else is made
   /// right, and what the backup does not have is removed.
   bool delta = false;
