@@ -136,7 +136,7 @@ class InstantServer {
 
   void hydrate(const Site& site, const mount::Image& image, mount::Tree& tree,
                const mount::PageSource& source, const std::stop_token& stop) {
-    if (base::status_of(place_.part("complete"))) return;
+    if (base::status_of(place_.part("complete")) && base::status_of(place_.part("files"))) return;
     try {
       mount::Hydrator hydrator(site.repository, description_.place.directory(), image, tree,
                                source);
@@ -148,11 +148,35 @@ class InstantServer {
             keep_pinned(site);
             complete = progress.complete;
           });
-      if (!complete) return;
-      base::replace_file(place_.part("complete"), base::view("everything is local\n"));
-      pin(site, false);
+      while (complete && !stop.stop_requested()) {
+        if (declare_complete(image)) return pin(site, false);
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+      }
     } catch (const base::Error& error) {
       log(error);
+    }
+  }
+
+  /// False if it cannot be written down, as on a full disk.
+  bool declare_complete(const mount::Image& image) {
+    try {
+      const path files = place_.part("files");
+      const base::Fd out = base::open_file(files, O_WRONLY | O_CREAT | O_TRUNC);
+      for (std::size_t i = 0; i < image.map().shards.size(); ++i) {
+        std::string names;
+        for (const repository::FileEntry& entry : image.shard(i)->files) {
+          names.append(entry.path).push_back('\0');
+        }
+        base::write_all(out, base::view(names), files);
+      }
+      base::sync_file(out, files);
+      base::replace_file(place_.part("complete"), base::view("everything is local\n"));
+      return true;
+    } catch (const base::Error& error) {
+      log(error);
+      const InstantStatus told = instant_status(place_);
+      say({told.done, told.total, false, error.message()});
+      return false;
     }
   }
 
@@ -301,6 +325,7 @@ void write_description(const InstantPlace& place, const InstantDescription& desc
                                    {"repository", description.repository},
                                    {"configuration", description.configuration},
                                    {"tablespaces", tablespaces},
+                                   {"of_replay", description.of_replay},
                                    {"owner", description.owner},
                                    {"keeper", description.keeper.value_or(0)}});
 }
@@ -317,6 +342,9 @@ std::optional<InstantDescription> read_description(const path& file) {
     read.configuration = document.at("configuration").get<std::string>();
     for (const auto& [link, location] : document.at("tablespaces").items()) {
       read.tablespaces[link] = location.get<std::string>();
+    }
+    for (const auto& each : document.value("of_replay", json::array())) {
+      read.of_replay.emplace_back(each.get<std::string>());
     }
     read.owner = document.at("owner");
     if (const pid_t keeper = document.at("keeper"); keeper != 0) read.keeper = keeper;
@@ -479,7 +507,9 @@ void discard_instant(const InstantPlace& place) {
   }
   unmount_instant(place);
   // They were empty before; but only what a cluster has there is surely ours.
-  for (const auto& [link, location] : description->tablespaces) {
+  std::vector<path> places = description->of_replay;
+  for (const auto& [link, location] : description->tablespaces) places.push_back(location);
+  for (const path& location : places) {
     for (const auto& name : base::directory_names(location).value_or(std::vector<std::string>{})) {
       if (name.starts_with("PG_")) base::fs::remove_all(location / name);
     }

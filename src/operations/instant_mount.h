@@ -12,7 +12,8 @@
 //   lock          held by the process that serves; names it
 //   progress      how far the hydrator is
 //   paused        as long as it is there the hydrator rests
-//   complete      everything is local; the repository is not needed any more
+//   files         names of the backup's files, each ended by a zero byte; whole if there is:
+//   complete      everything is local
 //   log           what went wrong
 //
 // The process may die at any time. Then the kernel answers with errors whoever uses DIR;
@@ -44,7 +45,8 @@ struct InstantDescription {
   std::string repository;  ///< its name in the configuration
   base::fs::path configuration;
   std::map<std::string, base::fs::path> tablespaces;  ///< by link: "pg_tblspc/16390"
-  std::string owner;                                  ///< of the data directory, "user:group"
+  std::vector<base::fs::path> of_replay;  ///< where replay puts tablespaces that it makes
+  std::string owner;                      ///< of the data directory, "user:group"
   /// The mount ends when this process does, and nothing is brought that nobody reads.
   std::optional<pid_t> keeper;
 };

@@ -118,9 +118,9 @@ class RestoreRun {
         mount_files();
       } else {
         make_unstartable();
-        files_ = restore_files(site_.repository, backups_, map_,
-                               {directory_, places_.of_backup, options_.delta, options_.workers},
-                               progress_);
+        files_ = restore_files(
+            site_.repository, backups_, map_,
+            {directory_, places_.of_backup, links_, options_.delta, options_.workers}, progress_);
       }
       link_replayed();
       configuration_ = write_recovery_files(
@@ -142,7 +142,7 @@ class RestoreRun {
 
  private:
   void check_system() const;
-  void check_links() const;
+  void check_links();
   void survey();
   void place_tablespaces();
   void claim();
@@ -165,6 +165,7 @@ class RestoreRun {
   TablespacePlaces places_;
   bool has_state_ = false;         ///< of an instant restore: it is ours
   std::vector<base::Fd> claimed_;  ///< what it writes to, locked
+  std::set<std::string> links_;    ///< of the cluster's own directory: they stay
   RestoreFilesResult files_;
   postgres::ServerLimits limits_;
   RestoredConfiguration configuration_;
@@ -257,7 +258,7 @@ void RestoreRun::claim() {
 /// What a link in the directory leads to may be anybody's, and would be written over and cleared.
 /// Tablespaces have places of their own. In the cluster's own directory the user may have put
 /// something elsewhere (pg_wal); what is there is the link's owner's, then.
-void RestoreRun::check_links() const {
+void RestoreRun::check_links() {
   if (!options_.delta) return;
   std::error_code failed;
   const bool own = !site_.cluster.data_directory.empty() &&
@@ -272,6 +273,7 @@ void RestoreRun::check_links() const {
     if (!status || !S_ISLNK(status->st_mode)) continue;
     const auto there = base::status_of(here);
     if (own && there && there->st_uid == status->st_uid && !is_used_by_a_server(here, directory_)) {
+      links_.insert(each.path);
       continue;
     }
     throw Error(Code::refused,
@@ -322,11 +324,13 @@ void RestoreRun::mount_files() {
                             directory_.string()),
                 fmt::format("choose a directory in it: {}", (directory_ / "data").string()));
   }
+  std::vector<path> of_replay;
+  for (const auto& [link, location] : places_.of_replay) of_replay.push_back(location);
   refuse_foreign_state(place);
   has_state_ = true;
   prepare_instant(place,
                   {plan_.backup.id, plan_.backup.place, site_.configuration.repository().name,
-                   site_.configuration.path, places_.of_backup, owner, options_.keeper},
+                   site_.configuration.path, places_.of_backup, of_replay, owner, options_.keeper},
                   map_);
   note_places(place.data(), places_, owner);
   start_mount_process(place);
@@ -355,15 +359,18 @@ void RestoreRun::make_durable() {
 void RestoreRun::finish() {
   const repository::Attachment* control = map_.attachment("pg_control");
   if (control == nullptr) base::fail(Code::corrupt, "the backup's map holds no pg_control");
-  base::fs::remove(directory_ / marker);
-  const path name = directory_ / "global" / "pg_control";
-  // The owner must be right before the name is: replace_file keeps neither.
-  const path beside = directory_ / "global" / "pg_control.holdfast";
-  base::replace_file(beside, postgres::without_checkpoint(control->content));
-  give_to(beside, owner_of_directory(map_));
-  base::fs::rename(beside, name);
-  base::sync_directory(name.parent_path());
-  base::sync_directory(directory_);
+  const base::Beneath top(directory_);
+  top.remove(std::string(marker));
+  // The owner must be right before the name is.
+  const std::string beside = "global/pg_control.holdfast";
+  top.remove(beside);
+  const base::Fd file = top.open(beside, O_WRONLY | O_CREAT | O_EXCL);
+  base::write_all(file, postgres::without_checkpoint(control->content), top.full(beside));
+  base::sync_file(file, top.full(beside));
+  give_to(top.full(beside), owner_of_directory(map_));
+  top.rename(beside, "global/pg_control");
+  top.sync_names("global");
+  top.sync_names("");
 }
 
 /// The directories were empty before, so all in them is ours.

@@ -3,8 +3,12 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include <ranges>
+#include <set>
+
 #include "base/error.h"
 #include "base/process.h"
+#include "mount/journal.h"
 #include "mount/tree.h"
 #include "operations/recovery_files.h"
 #include "operations/restore_files.h"
@@ -64,11 +68,32 @@ void refuse_unfinished_files(const path& directory) {
   }
 }
 
-/// Without these it is no data directory, whatever removed them.
-void refuse_missing_files(const InstantPlace& place) {
-  for (const char* name : {"PG_VERSION", "global/pg_filenode.map", "global/pg_control"}) {
-    if (base::status_of(place.data() / name)) continue;
-    if (name == std::string_view("global/pg_control") && base::status_of(place.control())) continue;
+path local_path(const InstantPlace& place, const InstantDescription& description,
+                const std::string& name) {
+  for (const auto& [link, location] : description.tablespaces) {
+    if (name.starts_with(link + "/")) return location / name.substr(link.size() + 1);
+  }
+  return place.data() / name;
+}
+
+/// Every file of the backup is there, but for those that the server removed: whatever else came
+/// near it.
+void refuse_missing_files(const InstantPlace& place, const InstantDescription& description) {
+  const auto names = base::read_file(place.part("files"));
+  if (!names) {
+    throw Error(Code::corrupt,
+                fmt::format("cannot settle \"{}\": nothing says which files it should have",
+                            place.directory.string()),
+                fmt::format("`holdfast mount {}` finds out", place.directory.string()));
+  }
+  const mount::Journal journal(place.part("journal"));
+  const std::set<std::string>& removed = journal.opened_with().gone;
+  for (const std::string_view text = base::text(*names);
+       auto part : std::views::split(text, '\0')) {
+    const std::string name(part.begin(), part.end());
+    if (name.empty() || removed.contains(name)) continue;
+    if (base::status_of(local_path(place, description, name), false)) continue;
+    if (name == "global/pg_control" && base::status_of(place.control())) continue;
     base::fail(Code::corrupt, "cannot settle \"{}\": {} is not there", place.directory.string(),
                name);
   }
@@ -119,7 +144,7 @@ SettleOutcome settle(const SettleRequest& request, base::Progress& progress) {
     unmount_instant(place);
     refuse_unfinished_files(place.data());
     for (const auto& [link, location] : description.tablespaces) refuse_unfinished_files(location);
-    refuse_missing_files(place);
+    refuse_missing_files(place, description);
     make_settings_ordinary(place, description);
     base::fs::remove_all(place.data() / mount::TreeOptions{}.linked_below);
     move_into_place(place);

@@ -99,11 +99,13 @@ TEST_F(RestorePlaces, what_is_not_whole_is_not_settled) {
   const operations::InstantPlace place = operations::instant_place(directory_);
   eventually("everything is local", [&] { return operations::instant_status(place).complete; });
   operations::unmount_instant(place);
-  fs::rename(place.data() / "PG_VERSION", place_.path("version"));
-  const Result result = run("settle");
-  EXPECT_EQ(result.status, status_of(Code::corrupt)) << result.errors;
-  EXPECT_NE(result.errors.find("PG_VERSION"), std::string::npos) << result.errors;
-  fs::rename(place_.path("version"), place.data() / "PG_VERSION");
+  for (const char* name : {"PG_VERSION", "base/1/1259"}) {
+    fs::rename(place.data() / name, place_.path("aside"));
+    const Result result = run("settle");
+    EXPECT_EQ(result.status, status_of(Code::corrupt)) << result.errors;
+    EXPECT_NE(result.errors.find(name), std::string::npos) << result.errors;
+    fs::rename(place_.path("aside"), place.data() / name);
+  }
   EXPECT_EQ(run("settle").status, 0);
   EXPECT_TRUE(fs::exists(directory_ / "PG_VERSION"));
 }
