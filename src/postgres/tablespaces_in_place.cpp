@@ -63,17 +63,23 @@ class Patcher {
         at = page_behind(end, at);
         continue;
       }
-      if (reader.is_inside_record() && ends_inside_one(end)) read_rest_of_last(as_it_was);
+      if (reader.is_inside_record() && ends_inside_one(end)) read_rest_of_last(as_it_was, end);
       return;
     }
   }
 
-  void read_rest_of_last(const base::Bytes& as_it_was) {
+  void read_rest_of_last(const base::Bytes& as_it_was, Lsn start) {
     const auto behind = neighbours_.next();
-    if (behind && read_border(as_it_was, *behind, {begin_.value + size_.bytes})) return;
+    if (!behind) {
+      // WAL ends before this record; it must not go on by a segment that comes while it is
+      // replayed.
+      return for_each_byte(start, sizeof(std::uint32_t),
+                           [this](std::uint64_t at) { segment_[at - begin_.value] = 0; });
+    }
+    if (read_border(as_it_was, *behind, {begin_.value + size_.bytes})) return;
     base::fail(base::Code::wal_missing,
                "cannot use the WAL from {} on: at its end a tablespace is made, and the segment "
-               "that has the rest of that record is not there",
+               "behind it does not go on with that record",
                to_string(begin_));
   }
 

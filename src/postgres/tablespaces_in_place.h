@@ -27,7 +27,8 @@ struct Neighbours {
 
 /// Does that to a whole segment; its first page must be sound. Returns the records that it changed,
 /// as they were. A record that begins in one segment and ends in the next is changed in each of
-/// them alike. Throws Error(wal_missing) if a neighbour decides and is not there.
+/// them alike; if there is no segment behind, WAL ends before it. Throws Error(wal_missing) if the
+/// one behind does not follow on this one.
 std::vector<TablespaceRecord> put_tablespaces_in_place(base::Bytes& segment,
                                                        const Neighbours& neighbours);
 

@@ -94,7 +94,7 @@ TEST(TablespacesInPlace, knows_a_record_wherever_the_segment_cuts_it) {
   }
 }
 
-TEST(TablespacesInPlace, refuses_what_only_a_missing_segment_tells) {
+TEST(TablespacesInPlace, ends_WAL_before_a_record_whose_rest_is_not_there) {
   WalBuilder builder;
   while (builder.position().value - WalBuilder::origin.value <
          WalBuilder::segment_size.bytes - wal_page_size) {
@@ -105,7 +105,15 @@ TEST(TablespacesInPlace, refuses_what_only_a_missing_segment_tells) {
   std::vector<base::Bytes> segments = builder.segments();
   ASSERT_EQ(segments.size(), 2U);
   const auto none = [] { return std::optional<base::Bytes>(); };
-  EXPECT_THROW(put_tablespaces_in_place(segments[0], {none, none}), base::Error);
+  const std::size_t all = read(segments).second;
+  base::Bytes garbage(segments[1].size());
+  const auto wrong = [&] { return std::optional(garbage); };
+  EXPECT_THROW(put_tablespaces_in_place(segments[0], {none, wrong}), base::Error);
+  EXPECT_TRUE(put_tablespaces_in_place(segments[0], {none, none}).empty());
+  // Nor may it go on when the rest comes later.
+  const auto [locations, records] = read(segments);
+  EXPECT_TRUE(locations.empty());
+  EXPECT_EQ(records, all - 1);
   // But replay that has no beginning of a record does not replay it.
   EXPECT_TRUE(put_tablespaces_in_place(segments[1], {none, none}).empty());
 }
