@@ -20,18 +20,6 @@ Arguments operator+(Arguments one, const Arguments& other) {
   return one;
 }
 
-/// A directory restored to "before" must serve with the rows of that moment.
-std::string broken_in(Life& life, const fs::path& directory) {
-  try {
-    const std::string rows = Restored(life, directory).digest();
-    if (rows == life.at_moment) return "";
-    return "the restored rows are not those of the moment:\n" + rows + "instead of\n" +
-           life.at_moment;
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-}
-
 Outcome backup(Life& life) {
   Outcome outcome{life.holdfast({"backup"})};
   if (outcome.result.status != 0) return outcome;
@@ -137,14 +125,6 @@ Outcome mount_and_discard(Life& life) {
   return outcome;
 }
 
-/// One that fails leaves what is needed to find out why, and says where; one that passes, nothing.
-void owns_drill(Life& life, const Result& result) {
-  life.owns(life.path("docs"));
-  life.owns(life.path("holdfast-drill.key"));
-  life.owns(life.path("holdfast-drill.key.head"));
-  if (result.status != 0) life.owns(life.path("scratch"));
-}
-
 Outcome drill(Life& life) {
   Outcome outcome{life.holdfast({"drill", "--to", "name:before"})};
   owns_drill(life, outcome.result);
@@ -235,24 +215,6 @@ Outcome kill_extract(Life& life) {
                         "--output", file})};
 }
 
-void owns_recoveries(Life& life) {
-  life.owns_production();
-  life.owns(life.path("recoveries"));
-  life.owns(life.path("docs"));
-  life.owns(life.path("holdfast-drill.key"));
-  life.owns(life.path("holdfast-drill.key.head"));
-  // What recoveries put aside stands beside each directory.
-  std::vector<fs::path> all = life.production;
-  all.push_back(life.data);
-  for (const auto& [location, target] : life.tablespaces) all.push_back(location);
-  for (const fs::path& each : all) {
-    std::error_code failed;
-    for (const auto& beside : fs::directory_iterator(each.parent_path(), failed)) {
-      if (beside.path().native().starts_with(each.native() + ".")) life.owns(beside.path());
-    }
-  }
-}
-
 /// Back to the moment; then `--undo`, which must bring back what was there.
 Outcome recover_and_undo(Life& life) {
   Outcome outcome{life.holdfast({"recover", "--yes", "--to", "name:before"})};
@@ -292,6 +254,42 @@ Outcome kill_recover(Life& life) {
 }
 
 }  // namespace
+
+std::string broken_in(Life& life, const fs::path& directory) {
+  try {
+    const std::string rows = Restored(life, directory).digest();
+    if (rows == life.at_moment) return "";
+    return "the restored rows are not those of the moment:\n" + rows + "instead of\n" +
+           life.at_moment;
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+void owns_drill(Life& life, const Result& result) {
+  life.owns(life.path("docs"));
+  life.owns(life.path("holdfast-drill.key"));
+  life.owns(life.path("holdfast-drill.key.head"));
+  if (result.status != 0) life.owns(life.path("scratch"));
+}
+
+void owns_recoveries(Life& life) {
+  life.owns_production();
+  life.owns(life.path("recoveries"));
+  life.owns(life.path("docs"));
+  life.owns(life.path("holdfast-drill.key"));
+  life.owns(life.path("holdfast-drill.key.head"));
+  // What recoveries put aside stands beside each directory.
+  std::vector<fs::path> all = life.production;
+  all.push_back(life.data);
+  for (const auto& [location, target] : life.tablespaces) all.push_back(location);
+  for (const fs::path& each : all) {
+    std::error_code failed;
+    for (const auto& beside : fs::directory_iterator(each.parent_path(), failed)) {
+      if (beside.path().native().starts_with(each.native() + ".")) life.owns(beside.path());
+    }
+  }
+}
 
 const std::vector<Command>& all_commands() {
   static const std::vector<Command> all = {

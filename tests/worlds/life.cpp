@@ -1,9 +1,7 @@
 #include "worlds/life.h"
 
-#include <arpa/inet.h>
 #include <signal.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,21 +13,6 @@ namespace {
 
 std::optional<base::User> server_user_if_root() {
   return base::running_as_root() ? postgres::server_user() : std::nullopt;
-}
-
-/// A port that nobody listens on just now.
-int free_port() {
-  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof(address);
-  if (::bind(socket, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
-      ::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
-    throw std::runtime_error("could not find a port");
-  }
-  ::close(socket);
-  return ntohs(address.sin_port);
 }
 
 /// In a libpq connection string.
@@ -332,6 +315,43 @@ void Life::rest() {
   sql("VACUUM FREEZE rows");
   sql("CHECKPOINT");
   digest();  // so that nobody's looking writes anything later
+}
+
+void Life::settle_down(bool needed) {
+  if (is_stopped && !needed && runs()) {
+    rest();
+    stop();
+  } else {
+    start();
+  }
+  rest();
+}
+
+void Life::make_moment(const World& world) {
+  if (world.later) world.later(*this);
+  sql("INSERT INTO rows SELECT g, 'row ' || g FROM generate_series(1001, 1500) g");
+  at_moment = digest();
+  sql("SELECT pg_create_restore_point('before')");
+  sql("DELETE FROM rows WHERE id > 700");
+  now = digest();
+  archive();
+}
+
+std::vector<pid_t> Life::processes() const {
+  std::set<pid_t> servers = {::getpid()};
+  if (runs()) servers.insert(std::stoi(first_line(data / "postmaster.pid")));
+  for (const auto& [name, neighbour] : neighbours) servers.insert(neighbour->server().pid());
+  std::vector<pid_t> found;
+  for (const auto& each : fs::directory_iterator("/proc")) {
+    const std::string name = each.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const pid_t pid = std::stoi(name);
+    if (servers.contains(pid)) continue;
+    if (text_of(each.path() / "cmdline").find(path().native()) != std::string::npos) {
+      found.push_back(pid);
+    }
+  }
+  return found;
 }
 
 bool Life::left_out(const fs::path& path) const {

@@ -101,9 +101,11 @@ class Life {
   std::string digest(const std::string& server) const;
   std::string digest() const { return digest(server_string(sockets(), port_)); }
   std::string server_string(const fs::path& sockets, int port) const;
-  std::string at_backup;              ///< digests: at the backup,
-  std::string at_moment;              ///< at restore point "before",
-  std::string now;                    ///< and after somebody deleted rows
+  std::string at_backup;  ///< digests: at the backup,
+  std::string at_moment;  ///< at restore point "before",
+  std::string now;        ///< and after somebody deleted rows
+  /// After the first backup: restore point "before", and somebody deletes rows.
+  void make_moment(const World& world);
   void changed() { now = digest(); }  ///< a command changed rows as it should
 
   /// All WAL so far is in the repository.
@@ -115,6 +117,10 @@ class Life {
   std::string tripped();
   /// What the command left in places of its own goes.
   void clean();
+  /// The server runs if `needed`; else as it does in this world. All is at rest.
+  void settle_down(bool needed);
+  /// Processes that name this life's place, but for its servers: of commands, of scratch servers.
+  std::vector<pid_t> processes() const;
 
   Place place;
 
@@ -156,6 +162,13 @@ class Restored {
   int port_;
   bool runs_ = true;
 };
+
+/// A directory restored to "before" must serve with the rows of that moment; what is wrong.
+std::string broken_in(Life& life, const fs::path& directory);
+/// What a drill writes; one that fails leaves what is needed to find out why, and says where.
+void owns_drill(Life& life, const Result& result);
+/// What recoveries write, and what they put aside so far.
+void owns_recoveries(Life& life);
 
 /// What happened in a cell.
 struct Outcome {

@@ -104,13 +104,7 @@ std::string refusal_of(const World& world, const std::string& command, const Res
 /// What is wrong; "" if nothing is. `cell` gets what to print otherwise.
 std::string try_out(const World& world, const Command& command, Life& life, std::string& cell) {
   try {
-    if (life.is_stopped && !command.needs_server && life.runs()) {
-      life.rest();
-      life.stop();
-    } else {
-      life.start();
-    }
-    life.rest();
+    life.settle_down(command.needs_server);
     life.arm();
     const Outcome outcome = command.run(life);
     if (outcome.not_here) {
@@ -129,16 +123,6 @@ std::string try_out(const World& world, const Command& command, Life& life, std:
   }
 }
 
-void make_moment(const World& world, Life& life) {
-  if (world.later) world.later(life);
-  life.sql("INSERT INTO rows SELECT g, 'row ' || g FROM generate_series(1001, 1500) g");
-  life.at_moment = life.digest();
-  life.sql("SELECT pg_create_restore_point('before')");
-  life.sql("DELETE FROM rows WHERE id > 700");
-  life.now = life.digest();
-  life.archive();
-}
-
 TEST_P(Worlds, each_command_keeps_its_promise_and_touches_nothing_else) {
   const World& world = *GetParam();
   if (world.needs_root && !base::running_as_root()) {
@@ -150,7 +134,7 @@ TEST_P(Worlds, each_command_keeps_its_promise_and_touches_nothing_else) {
     std::string cell;
     const auto start = std::chrono::steady_clock::now();
     const std::string wrong = try_out(world, *command, life, cell);
-    if (command == commands.front()) make_moment(world, life);
+    if (command == commands.front()) life.make_moment(world);
     const auto known = world.known.find(command->name);
     if (!wrong.empty()) cell = known == world.known.end() ? "FAILED" : "known";
     cells[world.name][command->name] = cell;
