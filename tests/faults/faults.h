@@ -174,7 +174,7 @@ class Damage {
  private:
   /// Outside of the repository, so that nobody takes it for an object.
   fs::path aside() const {
-    return fmt::format("/var/tmp/holdfast-aside.{}.{}", ::getpid(), number_);
+    return test_directory() / fmt::format("holdfast-aside.{}.{}", ::getpid(), number_);
   }
   /// In place: whose file it is stays as it is.
   void write(base::View bytes) const {

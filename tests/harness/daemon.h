@@ -3,6 +3,8 @@
 // What tests of `holdfast serve` share: a daemon that looks every second, and a webhook that notes
 // what it is told.
 
+#include <fstream>
+
 #include "base/http.h"
 #include "faults/faults.h"
 #include "harness/witness.h"
@@ -41,11 +43,17 @@ class Hook {
       }};
 };
 
+/// Of /proc, where what it tells of may be gone: "" then.
+inline std::string text_if_there(const fs::path& file) {
+  std::ifstream in(file);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
 /// The processes that another one has started and that still run.
 inline std::vector<pid_t> children_of(pid_t parent) {
   std::vector<pid_t> found;
   for (const auto& thread : fs::directory_iterator(fmt::format("/proc/{}/task", parent))) {
-    std::istringstream in(text_of(thread.path() / "children"));
+    std::istringstream in(text_if_there(thread.path() / "children"));
     for (pid_t each = 0; in >> each;) found.push_back(each);
   }
   return found;
@@ -53,7 +61,7 @@ inline std::vector<pid_t> children_of(pid_t parent) {
 
 inline pid_t child_that_runs(const Running& daemon, const std::string& words) {
   for (const pid_t each : children_of(daemon.pid())) {
-    std::string line = text_of(fmt::format("/proc/{}/cmdline", each));
+    std::string line = text_if_there(fmt::format("/proc/{}/cmdline", each));
     std::ranges::replace(line, '\0', ' ');
     if (line.find(words) != std::string::npos) return each;
   }

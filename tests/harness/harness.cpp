@@ -1,6 +1,9 @@
 #include "harness/harness.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -8,6 +11,7 @@
 
 #include "base/error.h"
 #include "postgres/administration.h"
+#include "postgres/crc32c.h"
 
 namespace holdfast::tests {
 
@@ -27,6 +31,60 @@ Result outcome_of(const base::Command& command) {
 
 std::optional<base::User> server_user_if_root() {
   return base::running_as_root() ? postgres::server_user() : std::nullopt;
+}
+
+void overwrite_at(const fs::path& file, std::uint64_t offset, base::View bytes) {
+  base::write_at(base::open_file(file, O_WRONLY), bytes, offset, file);
+}
+
+/// A copy of a cluster becomes one of a system of its own.
+void make_another_system(const fs::path& data) {
+  base::Bytes id(sizeof(std::uint64_t));
+  // As initdb makes them: seconds, microseconds, process.
+  const auto now = std::chrono::duration_cast<std::chrono::microseconds>(
+                       std::chrono::system_clock::now().time_since_epoch())
+                       .count();
+  const auto whole = static_cast<std::uint64_t>(now);
+  base::store(id.data(), (whole / 1000000 << 32) | (whole % 1000000 << 12) |
+                             (static_cast<std::uint64_t>(::getpid()) & 0xFFF));
+  const fs::path control = data / "global" / "pg_control";
+  base::Bytes bytes = base::read_existing_file(control);
+  const auto crc_of = [&bytes](std::size_t end) {
+    return postgres::crc32c(base::View(bytes).first(end));
+  };
+  // Where the CRC is differs between versions; it is of everything before it.
+  std::size_t at = 200;
+  while (at + 4 < bytes.size() && base::load<std::uint32_t>(bytes.data() + at) != crc_of(at)) ++at;
+  std::ranges::copy(id, bytes.begin());
+  base::store(bytes.data() + at, crc_of(at));
+  overwrite_at(control, 0, bytes);
+  // XLogLongPageHeaderData.xlp_sysid
+  overwrite_at(data / "pg_wal" / "000000010000000000000001", 24, id);
+}
+
+/// initdb takes most of the time of a short test. HOLDFAST_TEST_TEMPLATES is a directory in which
+/// one cluster of a kind is kept for all tests of a run.
+void make_or_copy(const postgres::Installation& installation, const fs::path& data,
+                  const postgres::InitOptions& options) {
+  const char* templates = std::getenv("HOLDFAST_TEST_TEMPLATES");
+  if (templates == nullptr) return postgres::make_cluster(installation, data, options);
+  const fs::path kept =
+      fs::path(templates) / fmt::format("{}-{}-{}", installation.major,
+                                        options.wal_segment_bytes >> 20, options.checksums);
+  {
+    const base::Fd lock = base::open_file(templates, O_RDONLY | O_DIRECTORY);
+    ::flock(lock.get(), LOCK_EX);
+    if (!fs::exists(kept)) {
+      const fs::path made = kept.string() + ".made";
+      fs::remove_all(made);
+      postgres::make_cluster(installation, made, options);
+      fs::rename(made, kept);
+    }
+  }
+  // It may be there, as a link or mounted.
+  base::make_directories(data, 0700);
+  base::run_checked({{"cp", "-a", kept / ".", data}, "/", {}, {}, {}});
+  make_another_system(data);
 }
 
 }  // namespace
@@ -49,7 +107,7 @@ Cluster::Cluster(const postgres::Installation& installation, const fs::path& dat
                  const postgres::InitOptions& options)
     : installation_(installation), data_directory_(data_directory) {
   if (!fs::exists(data_directory / "PG_VERSION")) {
-    postgres::make_cluster(installation, data_directory, options);
+    make_or_copy(installation, data_directory, options);
   }
 }
 
@@ -77,16 +135,53 @@ std::string Cluster::sql(const std::string& statement, std::string_view database
   return rows.empty() || rows[0].empty() ? "" : rows[0][0].value_or("");
 }
 
-MemoryPlace::MemoryPlace() {
-  std::error_code absent;
-  const fs::space_info memory = fs::space("/dev/shm", absent);
-  const bool enough = !absent && memory.available > (std::uintmax_t{1} << 30);
-  std::string name = std::string(enough ? "/dev/shm" : "/var/tmp") + "/holdfast-test.XXXXXX";
+namespace {
+
+/// A directory of a name of its own in another one.
+fs::path make_unique(const fs::path& parent) {
+  std::string name = (parent / "holdfast-test.XXXXXX").string();
   if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("could not make " + name);
-  path_ = name;
+  return name;
+}
+
+bool has_room(const char* directory, std::uintmax_t bytes) {
+  std::error_code absent;
+  const fs::space_info room = fs::space(directory, absent);
+  return !absent && room.available > bytes;
+}
+
+}  // namespace
+
+int free_port() {
+  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  if (::bind(socket, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
+      ::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
+    throw std::runtime_error("could not find a port");
+  }
+  ::close(socket);
+  return ntohs(address.sin_port);
+}
+
+const fs::path& test_directory() {
+  // Short enough for sockets.
+  static const fs::path chosen = [] {
+    if (const char* named = std::getenv("HOLDFAST_TEST_DIRECTORY")) return fs::path(named);
+    const bool in_memory =
+        std::getenv("HOLDFAST_LONG") == nullptr && has_room("/dev/shm", std::uintmax_t{6} << 30);
+    return fs::path(in_memory ? "/dev/shm" : "/var/tmp");
+  }();
+  return chosen;
+}
+
+MemoryPlace::MemoryPlace()
+    : path_(make_unique(has_room("/dev/shm", std::uintmax_t{1} << 30) ? "/dev/shm" : "/var/tmp")) {
   const auto user = server_user_if_root();
-  if (user && ::lchown(name.c_str(), user->uid, user->gid) != 0) {
-    throw std::runtime_error("could not give away " + name);
+  if (user && ::lchown(path_.c_str(), user->uid, user->gid) != 0) {
+    throw std::runtime_error("could not give away " + path_.string());
   }
 }
 
@@ -95,11 +190,7 @@ MemoryPlace::~MemoryPlace() {
   fs::remove_all(path_, ignored);
 }
 
-Place::Place() {
-  // Below /var/tmp: a real disk, and short enough for sockets.
-  std::string name = "/var/tmp/holdfast-test.XXXXXX";
-  if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("could not make " + name);
-  root_ = name;
+Place::Place() : root_(make_unique(test_directory())) {
   fs::permissions(root_, fs::perms(0755));
   give_to_server_user(root_);
 }

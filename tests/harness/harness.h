@@ -58,6 +58,13 @@ struct Result {
   nlohmann::json json() const { return nlohmann::json::parse(output); }
 };
 
+/// A port that nobody listened on just now.
+int free_port();
+
+/// Where tests have their places: HOLDFAST_TEST_DIRECTORY, or in memory if there is plenty (what a
+/// disk loses is tested with disks of the tests' own), or /var/tmp; long versions use the disk.
+const fs::path& test_directory();
+
 /// A scratch directory in memory, for files that are only looked at: the disk need not take them
 /// durably. On the disk where memory is short.
 class MemoryPlace {

@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 using holdfast::base::Child;
 using holdfast::tests::Cluster;
 using holdfast::tests::eventually;
+using holdfast::tests::free_port;
 using holdfast::tests::Place;
 using nlohmann::json;
 
@@ -33,19 +34,6 @@ inline std::string text_of(const fs::path& file) {
   std::ostringstream text;
   text << std::ifstream(file).rdbuf();
   return text.str();
-}
-
-/// A port that was free just now.
-inline int free_port() {
-  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof(address);
-  EXPECT_EQ(::bind(socket, reinterpret_cast<sockaddr*>(&address), length), 0);
-  EXPECT_EQ(::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length), 0);
-  ::close(socket);
-  return ntohs(address.sin_port);
 }
 
 /// All processes below this one, and itself.

@@ -80,12 +80,10 @@ class Debian : public testing::Test {
     if (::getuid() != 0 || !fs::exists("/usr/bin/pg_createcluster")) {
       GTEST_SKIP() << "only root makes clusters of Debian's";
     }
-    const Result made = as_root({"pg_createcluster", "15", name_});
+    // Two that are made at once would get the same port.
+    port_ = std::to_string(free_port());
+    const Result made = as_root({"pg_createcluster", "-p", port_, "15", name_});
     ASSERT_EQ(made.status, 0) << made.errors;
-    const std::string text = text_of(etc() / "postgresql.conf");
-    std::smatch port;
-    ASSERT_TRUE(std::regex_search(text, port, std::regex("\nport = ([0-9]+)")));
-    port_ = port[1];
   }
   void TearDown() override {
     server_.reset();
