@@ -113,11 +113,18 @@ std::optional<Bytes> read_file(const fs::path& path) {
   if (!file) return std::nullopt;
   // One byte more shows the end of an ordinary file without another allocation.
   Bytes bytes(file_size(*file, path) + 1);
-  std::size_t size = read_at(*file, bytes, 0, path);
+  std::size_t size = 0;
   // Files of /proc and growing files say less than they hold.
-  while (size == bytes.size()) {
-    bytes.resize(bytes.size() + 4096);
-    size += read_at(*file, MutableView(bytes).subspan(size), size, path);
+  while (true) {
+    const ssize_t count =
+        ::pread(file->get(), bytes.data() + size, bytes.size() - size, static_cast<off_t>(size));
+    if (count < 0 && errno == EINTR) continue;
+    // A process that ends takes its files in /proc along, also those that are open.
+    if (count < 0 && errno == ESRCH) return std::nullopt;
+    if (count < 0) fail_errno(quoted("read", path), errno);
+    if (count == 0) break;
+    size += static_cast<std::size_t>(count);
+    if (size == bytes.size()) bytes.resize(bytes.size() + 4096);
   }
   bytes.resize(size);
   return bytes;

@@ -41,13 +41,16 @@ class ServerLoss : public ::testing::Test {
     }
     return all;
   }
-  void await_start(Running& backup) const {
+  /// Of a session that is younger than `since`.
+  void await_start(Running& backup, const std::string& since = "-infinity") const {
     await(
         [&] {
           if (backup.over()) throw std::runtime_error("it ended before: " + backup.said());
           return cluster_->sql(
                      "SELECT count(*) FROM pg_stat_activity WHERE application_name = "
-                     "'holdfast' AND query ~ 'backup_start' AND pid <> pg_backend_pid()") == "1";
+                     "'holdfast' AND query ~ 'backup_start' AND pid <> pg_backend_pid() "
+                     "AND backend_start > '" +
+                     since + "'") == "1";
         },
         "pg_backup_start");
   }
@@ -147,8 +150,9 @@ TEST_F(ServerLoss, after_a_backup_was_killed_the_next_begins_at_once_three_times
   const auto begun = std::chrono::steady_clock::now();
   for (int round = 0; round < 3; ++round) {
     const NoCheckpoints held(*cluster_);
+    const std::string since = cluster_->sql("SELECT clock_timestamp()");
     Running backup(place_, {"backup", "--compare", "nothing"});
-    await_start(backup);
+    await_start(backup, since);
     backup.signal(SIGKILL);
     EXPECT_EQ(backup.wait(), 128 + SIGKILL);
     // Its session ends when the server notices; a lease does not wait for that.

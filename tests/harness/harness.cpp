@@ -58,8 +58,10 @@ void make_another_system(const fs::path& data) {
   std::ranges::copy(id, bytes.begin());
   base::store(bytes.data() + at, crc_of(at));
   overwrite_at(control, 0, bytes);
-  // XLogLongPageHeaderData.xlp_sysid
-  overwrite_at(data / "pg_wal" / "000000010000000000000001", 24, id);
+  for (const auto& each : fs::directory_iterator(data / "pg_wal")) {
+    // XLogLongPageHeaderData.xlp_sysid
+    if (each.is_regular_file()) overwrite_at(each.path(), 24, id);
+  }
 }
 
 /// initdb takes most of the time of a short test. HOLDFAST_TEST_TEMPLATES is a directory in which

@@ -263,7 +263,8 @@ std::string one_life(const Sweep& sweep, Life& life, std::optional<std::chrono::
     life.arm();
     sweep.before(life);
     took = run(sweep, life, limit, with_all);
-    std::string wrong = sweep.after(life) + life.tripped();
+    std::string wrong = sweep.after(life);
+    wrong += life.tripped();
     life.clean();
     eventually("no process of it is left", [&] { return life.processes().empty(); });
     return wrong;
