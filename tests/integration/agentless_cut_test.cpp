@@ -181,8 +181,8 @@ TEST_P(Cut, while_a_backup_begins_is_noticed_by_what_did_not_come) {
     const std::string redo = "SELECT redo_lsn FROM pg_control_checkpoint()";
     const std::string before = cluster_->sql(redo);
     checkpointer.reset();
-    // Else the rows that are deleted for the cut may stand before it, in a summary of their own that
-    // names the same pages.
+    // Else the rows that are deleted for the cut may stand before it, in a summary of their own
+    // that names the same pages.
     eventually("the checkpoint is there", [&] { return cluster_->sql(redo) != before; });
     cut("t");
     summarize();
