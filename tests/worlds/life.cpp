@@ -347,9 +347,10 @@ std::vector<pid_t> Life::processes() const {
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
     const pid_t pid = std::stoi(name);
     if (servers.contains(pid)) continue;
-    std::ifstream in(each.path() / "cmdline");  // it may be gone by now
-    const std::string line(std::istreambuf_iterator<char>(in), {});
-    if (line.find(path().native()) != std::string::npos) found.push_back(pid);
+    const auto line = base::read_file(each.path() / "cmdline");  // it may be gone by now
+    if (line && base::text(*line).find(path().native()) != std::string_view::npos) {
+      found.push_back(pid);
+    }
   }
   return found;
 }

@@ -67,7 +67,10 @@ class Life {
   std::vector<fs::path> mounts;              ///< unmounted at the end
   std::map<std::string, std::unique_ptr<Cluster>> neighbours;
 
-  fs::path path(std::string_view name = "") const { return place.path(name); }
+  /// Without a name the place itself, without a slash at its end.
+  fs::path path(std::string_view name = "") const {
+    return name.empty() ? place.path("x").parent_path() : place.path(name);
+  }
   /// A directory below path() that belongs to the server's user.
   fs::path directory(const std::string& name, int mode = 0700) const;
   void mount_memory(const fs::path& directory);

@@ -165,7 +165,8 @@ std::string after_recovery(Life& life) {
   const Result undone = life.holdfast({"recover", "--undo", "--yes"});
   owns_recoveries(life);
   const bool nothing_begun = undone.status == status_of(base::Code::not_found);
-  if (undone.status != 0 && !nothing_begun) return said("recover --undo", undone);
+  const bool undone_before = undone.errors.find("is undone already") != std::string::npos;
+  if (undone.status != 0 && !nothing_begun && !undone_before) return said("recover --undo", undone);
   return life.runs() ? "" : said("nothing runs: recover --undo", undone);
 }
 
