@@ -7,6 +7,7 @@
 
 #include "base/beneath.h"
 #include "base/error.h"
+#include "base/process.h"
 #include "mount/fuse_mount.h"
 #include "operations/instant_mount.h"
 #include "operations/recovery_files.h"
@@ -367,7 +368,10 @@ void RestoreRun::finish() {
   const base::Fd file = top.open(beside, O_WRONLY | O_CREAT | O_EXCL);
   base::write_all(file, postgres::without_checkpoint(control->content), top.full(beside));
   base::sync_file(file, top.full(beside));
-  give_to(top.full(beside), owner_of_directory(map_));
+  if (const auto owner = base::find_owner(owner_of_directory(map_));
+      owner && base::running_as_root()) {
+    top.set_owner(beside, owner->first, owner->second);
+  }
   top.rename(beside, "global/pg_control");
   top.sync_names("global");
   top.sync_names("");

@@ -76,20 +76,25 @@ path local_path(const InstantPlace& place, const InstantDescription& description
   return place.data() / name;
 }
 
+/// Names of the backup's files, each ended by a zero byte.
+base::Bytes names_of_files(const InstantPlace& place) {
+  if (auto names = base::read_file(place.part("files"))) return *std::move(names);
+  throw Error(Code::refused,
+              fmt::format("cannot settle \"{}\": the list of its files is missing, which older "
+                          "versions did not write",
+                          place.directory.string()),
+              fmt::format("`holdfast unmount {0}`, then `holdfast mount {0}`: that writes it; then "
+                          "settle again",
+                          place.directory.string()));
+}
+
 /// Every file of the backup is there, but for those that the server removed: whatever else came
 /// near it.
-void refuse_missing_files(const InstantPlace& place, const InstantDescription& description) {
-  const auto names = base::read_file(place.part("files"));
-  if (!names) {
-    throw Error(Code::corrupt,
-                fmt::format("cannot settle \"{}\": nothing says which files it should have",
-                            place.directory.string()),
-                fmt::format("`holdfast mount {}` finds out", place.directory.string()));
-  }
+void refuse_missing_files(const InstantPlace& place, const InstantDescription& description,
+                          const base::Bytes& names) {
   const mount::Journal journal(place.part("journal"));
   const std::set<std::string>& removed = journal.opened_with().gone;
-  for (const std::string_view text = base::text(*names);
-       auto part : std::views::split(text, '\0')) {
+  for (const std::string_view text = base::text(names); auto part : std::views::split(text, '\0')) {
     const std::string name(part.begin(), part.end());
     if (name.empty() || removed.contains(name)) continue;
     if (base::status_of(local_path(place, description, name), false)) continue;
@@ -132,6 +137,7 @@ SettleOutcome settle(const SettleRequest& request, base::Progress& progress) {
   }
   const base::Timestamp began = base::now();
   if (!moved) {
+    const base::Bytes names = names_of_files(place);  // before anything is stopped
     progress.begin("settling", 0);
     run_command(request.stop);
     if (server_runs_on(place.data())) {
@@ -144,7 +150,7 @@ SettleOutcome settle(const SettleRequest& request, base::Progress& progress) {
     unmount_instant(place);
     refuse_unfinished_files(place.data());
     for (const auto& [link, location] : description.tablespaces) refuse_unfinished_files(location);
-    refuse_missing_files(place, description);
+    refuse_missing_files(place, description, names);
     make_settings_ordinary(place, description);
     base::fs::remove_all(place.data() / mount::TreeOptions{}.linked_below);
     move_into_place(place);

@@ -13,13 +13,6 @@ namespace holdfast::tests::worlds {
 
 namespace {
 
-using Arguments = std::vector<std::string>;
-
-Arguments operator+(Arguments one, const Arguments& other) {
-  one.insert(one.end(), other.begin(), other.end());
-  return one;
-}
-
 Outcome backup(Life& life) {
   Outcome outcome{life.holdfast({"backup"})};
   if (outcome.result.status != 0) return outcome;

@@ -144,6 +144,12 @@ class Life {
   std::string pid_before_;
 };
 
+using Arguments = std::vector<std::string>;
+inline Arguments operator+(Arguments one, const Arguments& other) {
+  one.insert(one.end(), other.begin(), other.end());
+  return one;
+}
+
 /// A shell's word.
 std::string quoted(const std::string& text);
 

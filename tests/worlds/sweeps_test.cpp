@@ -15,13 +15,6 @@
 namespace holdfast::tests::worlds {
 namespace {
 
-using Arguments = std::vector<std::string>;
-
-Arguments operator+(Arguments one, const Arguments& other) {
-  one.insert(one.end(), other.begin(), other.end());
-  return one;
-}
-
 struct Sweep {
   std::string name;
   bool in_short_suite = false;
